@@ -1,0 +1,178 @@
+package backup
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Task queues. Workflows and activities that only talk to APIs run on
+// ControlQueue; the others belong to node agents.
+const (
+	ControlQueue = "backup"
+	// AnySlotQueue hands a waiting volume to whichever node has a free slot.
+	AnySlotQueue = "backup.slots"
+)
+
+// SlotQueue is where a volume waits for a slot: of the named node, or of any
+// when node is empty.
+func SlotQueue(node string) string {
+	if node == "" {
+		return AnySlotQueue
+	}
+	return AnySlotQueue + "." + node
+}
+
+// NodeQueue is the queue of the steps that must run on the named node.
+func NodeQueue(node string) string { return "backup.node." + node }
+
+// DefaultAnnotationPrefix is the prefix that the predecessor's users already
+// have on their claims.
+const DefaultAnnotationPrefix = "cephbackup.hpc.nyu.edu/"
+
+// Annotation names below the prefix.
+const (
+	// AnnotationLastBackup is on the claim: the snapshot time of its last good
+	// backup.
+	AnnotationLastBackup = "last-backup"
+	// AnnotationLastStart is on the PersistentVolume: when the last attempt
+	// began.
+	AnnotationLastStart = "last-start"
+)
+
+// maxWorkflowID is the width of the workflow ID column in Temporal's
+// PostgreSQL schema.
+const maxWorkflowID = 255
+
+// WorkflowID is the ID of the claim's backup workflow: one per claim, so that a
+// volume is never backed up twice at once. IDs over 255 bytes are cut and end
+// in a hash of the whole.
+func WorkflowID(c Claim) string {
+	id := "backup/" + c.Namespace + "/" + c.Name
+	if len(id) <= maxWorkflowID {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	tail := "-" + hex.EncodeToString(sum[:8])
+	return id[:maxWorkflowID-len(tail)] + tail
+}
+
+// Host is the host name that restic records for the volume's backups. It is the
+// predecessor's, so that an existing repository's history goes on.
+func Host(k Kind, c Claim) string {
+	return string(k) + "-" + c.Namespace + "-nspvc-" + c.Name
+}
+
+// DataPath is the path under which restic sees a mounted volume. It is the same
+// for every volume and run, or restic would not find the parent backup.
+const DataPath = "/data"
+
+// namePrefix begins the name of every Ceph object that Ammonite makes.
+const namePrefix = "ammonite-"
+
+// SnapshotName is the Ceph snapshot of a run, where run is the ID of the
+// workflow run. RBD holds names of at most 96 bytes (RBD_MAX_IMAGE_NAME_SIZE);
+// this is 45.
+func SnapshotName(run string) string { return namePrefix + run }
+
+// CloneName is the clone that an attempt of a run reads. Each attempt has its
+// own, so that a node that was given up can still hold the old one.
+func CloneName(run string, attempt int) string {
+	return SnapshotName(run) + "-" + strconv.Itoa(attempt)
+}
+
+var cloneName = regexp.MustCompile(`^ammonite-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0-9]*)$`)
+
+// ParseCloneName returns the run and attempt of a clone's name, and whether it
+// is one.
+func ParseCloneName(name string) (run string, attempt int, ok bool) {
+	m := cloneName.FindStringSubmatch(name)
+	if m == nil {
+		return "", 0, false
+	}
+	attempt, err := strconv.Atoi(m[2])
+	return m[1], attempt, err == nil
+}
+
+// Image metadata keys on a clone: whose it is, for whoever finds it later.
+const (
+	MetadataRun       = "ammonite.run"
+	MetadataWorkflow  = "ammonite.workflow"
+	MetadataClaim     = "ammonite.claim"
+	MetadataParent    = "ammonite.parent"
+	MetadataSnapshot  = "ammonite.snapshot"
+	MetadataAttempt   = "ammonite.attempt"
+	MetadataNamespace = "ammonite.temporal-namespace"
+)
+
+// Keys of the restic tags, each written as key=value. Tags say what a backup is
+// of; with the repository alone a claim can be found again.
+const (
+	TagRun       = "run"
+	TagNamespace = "namespace"
+	TagClaim     = "claim"
+	TagClaimUID  = "claim-uid"
+	TagPV        = "pv"
+	TagKind      = "kind"
+	// TagPartial marks a backup that misses files; it has no value.
+	TagPartial = "partial"
+)
+
+// Tags are the restic tags of the volume's backup in the given run.
+func Tags(v Volume, run string) []string {
+	return []string{
+		TagRun + "=" + run,
+		TagKind + "=" + string(v.Kind),
+		TagNamespace + "=" + v.Claim.Namespace,
+		TagClaim + "=" + v.Claim.Name,
+		TagClaimUID + "=" + v.Claim.UID,
+		TagPV + "=" + v.PV,
+	}
+}
+
+// RunTag is the tag by which a run finds its own backup again.
+func RunTag(run string) string { return TagRun + "=" + run }
+
+// TagValue returns the value of key among restic tags, or "".
+func TagValue(tags []string, key string) string {
+	for _, t := range tags {
+		if v, ok := strings.CutPrefix(t, key+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// Kubernetes' rules for names: a namespace is an RFC 1123 label, a claim an
+// RFC 1123 subdomain.
+var (
+	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
+// Validate returns an InvalidInput failure unless Kubernetes could have a claim
+// of this namespace and name.
+func (c Claim) Validate() error {
+	if len(c.Namespace) > 63 || !label.MatchString(c.Namespace) {
+		return Fail(InvalidInput, fmt.Sprintf("%q is not the name of a namespace", c.Namespace),
+			"Give at most 63 lower-case letters, digits and dashes.", nil)
+	}
+	if len(c.Name) > 253 || !subdomain.MatchString(c.Name) {
+		return Fail(InvalidInput, fmt.Sprintf("%q is not the name of a claim", c.Name),
+			"Give at most 253 lower-case letters, digits, dashes and dots.", nil)
+	}
+	return nil
+}
+
+// ValidateNode returns an InvalidInput failure unless Kubernetes could have a
+// node of this name. The empty name means any node.
+func ValidateNode(node string) error {
+	if node != "" && (len(node) > 253 || !subdomain.MatchString(node)) {
+		return Fail(InvalidInput, fmt.Sprintf("%q is not the name of a node", node),
+			"`kubectl get nodes` lists the names; leave it out for any node.", nil)
+	}
+	return nil
+}

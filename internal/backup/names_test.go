@@ -1,0 +1,76 @@
+package backup_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+const runID = "0197c0de-1111-7222-8333-444455556666"
+
+func TestNamesAreThoseThatAnExistingRepositoryAndItsUsersKnow(t *testing.T) {
+	c := backup.Claim{Namespace: "shop", Name: "data"}
+	require.Equal(t, "rbd-fs-shop-nspvc-data", backup.Host(backup.KindRBDFilesystem, c))
+	require.Equal(t, "rbd-block-shop-nspvc-data", backup.Host(backup.KindRBDBlock, c))
+	require.Equal(t, "cephfs-shop-nspvc-data", backup.Host(backup.KindCephFS, c))
+	require.Equal(t, "backup/shop/data", backup.WorkflowID(c))
+	require.Equal(t, "cephbackup.hpc.nyu.edu/last-backup", backup.DefaultAnnotationPrefix+backup.AnnotationLastBackup)
+	require.Equal(t, "backup.slots", backup.SlotQueue(""))
+	require.Equal(t, "backup.slots.node-a", backup.SlotQueue("node-a"))
+	require.Equal(t, "backup.node.node-a", backup.NodeQueue("node-a"))
+}
+
+func TestCephNamesFitAndAreFoundAgain(t *testing.T) {
+	clone := backup.CloneName(runID, 12345)
+	require.LessOrEqual(t, len(clone), 96, "RBD_MAX_IMAGE_NAME_SIZE")
+	run, attempt, ok := backup.ParseCloneName(clone)
+	require.True(t, ok)
+	require.Equal(t, runID, run)
+	require.Equal(t, 12345, attempt)
+	for _, foreign := range []string{"", "ammonite-", backup.SnapshotName(runID), clone + "x", "x" + clone, "ammonite-mine-1", "csi-vol-1"} {
+		_, _, ok := backup.ParseCloneName(foreign)
+		require.False(t, ok, foreign)
+	}
+}
+
+func TestLongWorkflowIDsAreCutAndStayDistinct(t *testing.T) {
+	name := func(last string) backup.Claim {
+		return backup.Claim{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("c", 252) + last}
+	}
+	a, b := backup.WorkflowID(name("a")), backup.WorkflowID(name("b"))
+	require.Len(t, a, 255)
+	require.NotEqual(t, a, b)
+	require.Equal(t, a, backup.WorkflowID(name("a")))
+}
+
+func TestTagsSayWhatABackupIsOf(t *testing.T) {
+	v := backup.Volume{Claim: backup.Claim{Namespace: "shop", Name: "data.v1", UID: "u"}, PV: "pv", Kind: backup.KindRBDFilesystem}
+	tags := backup.Tags(v, runID)
+	require.Contains(t, tags, backup.RunTag(runID))
+	require.Equal(t, "shop", backup.TagValue(tags, backup.TagNamespace))
+	require.Equal(t, "data.v1", backup.TagValue(tags, backup.TagClaim))
+	require.Equal(t, "u", backup.TagValue(tags, backup.TagClaimUID))
+	require.Equal(t, "pv", backup.TagValue(tags, backup.TagPV))
+	require.Equal(t, "rbd-fs", backup.TagValue(tags, backup.TagKind))
+	require.Empty(t, backup.TagValue(tags, "absent"))
+}
+
+func TestParseClaim(t *testing.T) {
+	c, err := backup.ParseClaim("shop/data.with.dots")
+	require.NoError(t, err)
+	require.Equal(t, backup.Claim{Namespace: "shop", Name: "data.with.dots"}, c)
+	_, err = backup.ParseClaim("shop/" + strings.Repeat("a", 253))
+	require.NoError(t, err)
+	for _, wrong := range []string{"", "shop", "/", "shop/", "/data", "shop/data/more", "Shop/data", "shop/-data", "shop/da,ta", "shop/" + strings.Repeat("a", 254), strings.Repeat("n", 64) + "/data", "shop/data\n"} {
+		_, err := backup.ParseClaim(wrong)
+		require.Equal(t, backup.InvalidInput, backup.ClassOf(err), "%q", wrong)
+	}
+}
+
+func TestImageSpec(t *testing.T) {
+	require.Equal(t, "rbd/vol", backup.Image{Pool: "rbd", Name: "vol"}.String())
+	require.Equal(t, "rbd/ns/vol", backup.Image{Pool: "rbd", Namespace: "ns", Name: "vol"}.String())
+}
