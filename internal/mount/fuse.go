@@ -1,0 +1,193 @@
+package mount
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+)
+
+const (
+	storageDaemon = "qemu-storage-daemon"
+	// volumeFile is the file in the lease directory that shows the image.
+	volumeFile = "volume"
+	pidFile    = storageDaemon + ".pid"
+	// daemonGrace is how long the daemon has to write what is left and to end.
+	daemonGrace = 10 * time.Second
+)
+
+// fuseMapper shows the image as a file, by qemu-storage-daemon and FUSE. It
+// needs no kernel module of Ceph, and is slower than the others.
+type fuseMapper struct {
+	ceph Ceph
+	// blockdev replaces the description of the image in tests.
+	blockdev map[string]any
+}
+
+// Name returns fuse.
+func (fuseMapper) Name() string { return FUSE }
+
+// Map starts a storage daemon in r, unless the lease has one already.
+func (m fuseMapper) Map(ctx context.Context, r command.Runner, image backup.Image, dir string) (Device, error) {
+	rec, err := claim(dir, FUSE, image, m.ceph)
+	if err != nil {
+		return Device{}, err
+	}
+	dev := Device{Path: filepath.Join(dir, volumeFile), Mapper: FUSE, Dir: dir}
+	if rec.Device != "" && len(daemons(dir)) > 0 {
+		return dev, nil
+	}
+	if err := m.end(ctx, r, dir); err != nil {
+		return Device{}, err
+	}
+	// The daemon mounts on a file that exists.
+	if err := os.WriteFile(dev.Path, nil, 0o600); err != nil {
+		return Device{}, err
+	}
+	args, err := m.args(image, dir)
+	if err != nil {
+		return Device{}, err
+	}
+	if _, err := r.Run(ctx, command.Command{Name: storageDaemon, Args: args}); err != nil {
+		return Device{}, explainMap(image, explainDaemon(err))
+	}
+	rec.Device = dev.Path
+	if err := writeRecord(dir, rec); err != nil {
+		return Device{}, err
+	}
+	return dev, nil
+}
+
+// args describes image and export as JSON, in which no name can end an option.
+func (m fuseMapper) args(image backup.Image, dir string) ([]string, error) {
+	block := map[string]any{"driver": "rbd", "pool": image.Pool, "image": image.Name}
+	for key, value := range map[string]string{"namespace": image.Namespace, "conf": m.ceph.Conf, "user": m.ceph.User} {
+		if value != "" {
+			block[key] = value
+		}
+	}
+	if m.blockdev != nil {
+		block = m.blockdev
+	}
+	block["node-name"] = "volume"
+	blockdev, err := json.Marshal(block)
+	if err != nil {
+		return nil, err
+	}
+	export, err := json.Marshal(map[string]any{
+		"type": "fuse", "id": "export", "node-name": "volume",
+		"mountpoint": filepath.Join(dir, volumeFile), "writable": true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		"--blockdev", string(blockdev), "--export", string(export),
+		"--daemonize", "--pidfile", filepath.Join(dir, pidFile),
+	}, nil
+}
+
+func explainDaemon(err error) error {
+	var exit *command.ExitError
+	if errors.As(err, &exit) && strings.Contains(exit.Stderr, "Unknown driver 'rbd'") {
+		return fmt.Errorf("%w (install the package qemu-block-extra on the node)", err)
+	}
+	return err
+}
+
+// Unmap ends the lease's storage daemon, by SIGKILL if it waits for a cluster
+// that does not answer.
+func (m fuseMapper) Unmap(ctx context.Context, r command.Runner, dir string) error {
+	if err := m.end(ctx, r, dir); err != nil {
+		return err
+	}
+	for _, name := range []string{volumeFile, pidFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return removeRecord(dir)
+}
+
+// end ends the daemons of the lease, and takes away the dead mount that a killed
+// one leaves.
+func (m fuseMapper) end(ctx context.Context, r command.Runner, dir string) error {
+	if err := endDaemons(ctx, dir); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, volumeFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return detach(ctx, r, filepath.Join(dir, volumeFile))
+}
+
+// daemons lists the storage daemons whose PID file is at or below dir.
+func daemons(dir string) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil {
+			continue
+		}
+		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+		if filepath.Base(args[0]) != storageDaemon {
+			continue
+		}
+		if i := slices.Index(args, "--pidfile"); i >= 0 && i+1 < len(args) && within(args[i+1], dir) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// endDaemons asks the storage daemons at or below dir to end, waits, and kills
+// them after a grace.
+func endDaemons(ctx context.Context, dir string) error {
+	began := time.Now()
+	for {
+		pids := daemons(dir)
+		if len(pids) == 0 {
+			return nil
+		}
+		waited := time.Since(began)
+		if waited > 2*daemonGrace {
+			return fmt.Errorf("%s (process %d) does not end, even by SIGKILL", storageDaemon, pids[0])
+		}
+		sig := syscall.SIGTERM
+		if waited > daemonGrace {
+			sig = syscall.SIGKILL
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, sig)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s to end: %w", storageDaemon, context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// within reports whether the clean path is base or lies below it.
+func within(path, base string) bool {
+	return path == base || strings.HasPrefix(path, strings.TrimSuffix(base, "/")+"/")
+}
