@@ -1,0 +1,371 @@
+package ceph
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// Clone is a clone that some attempt of some run made.
+type Clone struct {
+	Image backup.Image
+	// Run and Attempt come from the name and are always set.
+	Run     string
+	Attempt int
+	// Metadata holds all of the image's metadata, Ammonite's and what Ceph
+	// copied from the parent. A clone that is half made or half removed has
+	// none of Ammonite's.
+	Metadata map[string]string
+}
+
+// EnsureClone makes the clone of the snapshot unless it exists, with the given
+// metadata, which must hold backup.MetadataRun. The clone can be read and
+// written by any client since Mimic, whatever features the source has.
+//
+// backup.MetadataRun is written last: a clone that has it is whole, and a
+// repeat finds it and its metadata. One that lacks it was left by an attempt
+// that broke off and is made again, because its link to the snapshot may be
+// missing. A missing snapshot is a VolumeGone failure; an existing clone of
+// another snapshot is an InvalidInput failure and is left as it is.
+func (c *Cluster) EnsureClone(ctx context.Context, snapshot backup.Snapshot, clone backup.Image, metadata map[string]string) error {
+	if err := checkClone(clone); err != nil {
+		return err
+	}
+	if metadata[backup.MetadataRun] == "" {
+		return backup.Fail(backup.InvalidInput, fmt.Sprintf("no run is given for clone %s", clone), "", nil)
+	}
+	metadata = maps.Clone(metadata) // the caller may go on before f does
+	return change(ctx, c, func(conn *rados.Conn) error {
+		err := inPool(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
+			err := makeClone(ctx, conn, scratch, snapshot, clone)
+			if errno(err) == syscall.EEXIST {
+				err = adoptClone(ctx, conn, scratch, snapshot, clone)
+			}
+			if err != nil {
+				return err
+			}
+			return setMetadata(ctx, scratch, clone.Name, metadata)
+		})
+		// Not found is on the clone's side here and says nothing about the
+		// volume.
+		if missing(err) && backup.ClassOf(err) == "" {
+			return fmt.Errorf("making clone %s: %w. It was removed meanwhile, or its pool or RADOS namespace does not exist", clone, err)
+		}
+		return explain("making clone "+clone.String(), err)
+	})
+}
+
+// adoptClone makes a clone that exists the caller's: one that is whole as it is,
+// one that is half made by making it again.
+func adoptClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) error {
+	state, err := inspectClone(scratch, snapshot, clone)
+	if err == nil && state != cloneWhole {
+		// Another attempt may be making it right now, and to remove it then could
+		// leave the snapshot with a child that does not exist. That it lasts
+		// tells that it broke off. It may have left no more than the name.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(crossing):
+		}
+		state, err = inspectClone(scratch, snapshot, clone)
+	}
+	if err != nil || state == cloneWhole {
+		return err
+	}
+	if err := removeClone(ctx, scratch, clone); err != nil {
+		return err
+	}
+	err = makeClone(ctx, conn, scratch, snapshot, clone)
+	if errno(err) == syscall.EEXIST {
+		return backup.Fail(backup.NotReadyYet, fmt.Sprintf("clone %s is being made by another attempt", clone),
+			"It is tried again.", err)
+	}
+	return err
+}
+
+// crossing is much longer than it takes to make a clone.
+const crossing = 2 * time.Second
+
+type cloneState int
+
+const (
+	cloneMissing cloneState = iota
+	cloneHalfMade
+	cloneWhole
+)
+
+func inspectClone(scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) (cloneState, error) {
+	state := cloneMissing
+	err := inImage(scratch, clone.Name, reading, func(i *rbd.Image) error {
+		state = cloneHalfMade
+		parent, err := i.GetParent()
+		if missing(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if got := parentOf(parent); !sameSnapshot(got, snapshot) {
+			return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s exists, but is a clone of %s@%s and not of %s@%s",
+				clone, got.Image, got.Name, snapshot.Image, snapshot.Name), "Look at it with `rbd info`.", nil)
+		}
+		_, err = i.GetMetadata(backup.MetadataRun)
+		if missing(err) {
+			return nil
+		}
+		state = cloneWhole
+		return err
+	})
+	if missing(err) {
+		return cloneMissing, nil
+	}
+	return state, err
+}
+
+func parentOf(p *rbd.ParentInfo) backup.Snapshot {
+	return backup.Snapshot{
+		Image: backup.Image{Pool: p.Image.PoolName, Namespace: p.Image.PoolNamespace, Name: p.Image.ImageName},
+		Name:  p.Snap.SnapName,
+	}
+}
+
+func sameSnapshot(a, b backup.Snapshot) bool { return a.Image == b.Image && a.Name == b.Name }
+
+// makeClone fails with EEXIST when there is an image of that name, and with a
+// VolumeGone failure when there is no such snapshot.
+func makeClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) error {
+	options, err := cloneOptions(clone.Pool)
+	if err != nil {
+		return err
+	}
+	defer options.Destroy()
+	return inPool(conn, snapshot.Image.Pool, snapshot.Image.Namespace, func(source *rados.IOContext) error {
+		// Looked for first so that not found is known to mean the snapshot.
+		err := inImage(source, snapshot.Image.Name, reading, func(i *rbd.Image) error {
+			_, err := i.GetSnapID(snapshot.Name)
+			return err
+		})
+		if err != nil {
+			return explain(fmt.Sprintf("looking for snapshot %s@%s", snapshot.Image, snapshot.Name), err)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return rbd.CloneImage(source, snapshot.Image.Name, snapshot.Name, scratch, clone.Name, options)
+	})
+}
+
+// cloneOptions are those of a clone that the most kernels can map: no feature
+// but layering (and "operations", which clone format 2 implies), and its data in
+// its own pool even if the client's configuration names a default data pool.
+// Clones of format 2 need no protected snapshot, and asking for it by option
+// works whatever minimum client the cluster is set to.
+func cloneOptions(pool string) (*rbd.ImageOptions, error) {
+	options := rbd.NewRbdImageOptions()
+	for _, o := range []struct {
+		option rbd.ImageOption
+		value  uint64
+	}{
+		{rbd.ImageOptionFormat, 2},
+		{rbd.ImageOptionFeatures, rbd.FeatureLayering},
+		{rbd.ImageOptionCloneFormat, 2},
+	} {
+		if err := options.SetUint64(o.option, o.value); err != nil {
+			options.Destroy()
+			return nil, err
+		}
+	}
+	if err := options.SetString(rbd.ImageOptionDataPool, pool); err != nil {
+		options.Destroy()
+		return nil, err
+	}
+	return options, nil
+}
+
+// setMetadata writes what is not there yet, the run last.
+func setMetadata(ctx context.Context, pool *rados.IOContext, image string, metadata map[string]string) error {
+	var changed []string
+	err := inImage(pool, image, reading, func(i *rbd.Image) error {
+		old, err := i.ListMetadata()
+		changed = metadataToSet(old, metadata)
+		return err
+	})
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return inImage(pool, image, writing, func(i *rbd.Image) error {
+		for _, key := range changed {
+			if err := i.SetMetadata(key, metadata[key]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// metadataToSet returns the keys of want whose values differ in have, sorted,
+// with backup.MetadataRun at the end.
+func metadataToSet(have, want map[string]string) []string {
+	var keys []string
+	for key, value := range want {
+		if old, ok := have[key]; !ok || old != value {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b string) int {
+		switch {
+		case a == backup.MetadataRun:
+			return 1
+		case b == backup.MetadataRun:
+			return -1
+		}
+		return strings.Compare(a, b)
+	})
+	return keys
+}
+
+// Clones lists the clones of the run in the pool, in its default RADOS
+// namespace and all others; of every run if run is empty. What is called like
+// a clone counts as one, also if it is half made.
+func (c *Cluster) Clones(ctx context.Context, pool, run string) ([]Clone, error) {
+	return read(ctx, c, func(conn *rados.Conn) ([]Clone, error) {
+		clones, err := listClones(ctx, conn, pool, run)
+		if missing(err) {
+			return nil, fmt.Errorf("listing clones: %w. There is no pool %s; name an existing scratch pool", err, pool)
+		}
+		return clones, explain("listing clones in pool "+pool, err)
+	})
+}
+
+func listClones(ctx context.Context, conn *rados.Conn, pool, run string) ([]Clone, error) {
+	namespaces := []string{""}
+	err := inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
+		names, err := rbd.NamespaceList(ioctx)
+		namespaces = append(namespaces, names...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var clones []Clone
+	for _, namespace := range namespaces {
+		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
+			names, err := rbd.GetImageNames(ioctx)
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				r, attempt, ok := backup.ParseCloneName(name)
+				if !ok || run != "" && r != run {
+					continue
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				clone := Clone{Image: backup.Image{Pool: pool, Namespace: namespace, Name: name}, Run: r, Attempt: attempt}
+				if clone.Metadata, err = allMetadata(ioctx, name); err != nil {
+					return err
+				}
+				clones = append(clones, clone)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return clones, nil
+}
+
+// allMetadata is empty for an image that is listed but no longer, or not yet,
+// opens.
+func allMetadata(pool *rados.IOContext, image string) (map[string]string, error) {
+	var metadata map[string]string
+	err := inImage(pool, image, reading, func(i *rbd.Image) (err error) {
+		metadata, err = i.ListMetadata()
+		return err
+	})
+	if missing(err) {
+		return nil, nil
+	}
+	return metadata, err
+}
+
+// EnsureCloneAbsent removes the clone. That it is gone already is success. One
+// that is still mapped or open somewhere is a NotReadyYet failure that names
+// who holds it; Ceph forgets a client that crashed after 30 seconds.
+//
+// It refuses names that are not those of clones.
+func (c *Cluster) EnsureCloneAbsent(ctx context.Context, clone backup.Image) error {
+	if err := checkClone(clone); err != nil {
+		return err
+	}
+	return change(ctx, c, func(conn *rados.Conn) error {
+		err := inPool(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
+			return removeClone(ctx, scratch, clone)
+		})
+		if missing(err) {
+			return nil // the pool
+		}
+		return explain("removing clone "+clone.String(), err)
+	})
+}
+
+func removeClone(ctx context.Context, scratch *rados.IOContext, clone backup.Image) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := rbd.RemoveImage(scratch, clone.Name)
+	switch {
+	case missing(err):
+		return nil
+	case errno(err) == syscall.EBUSY:
+		return stillOpen(scratch, clone, err)
+	case errno(err) == syscall.ESTALE:
+		return backup.Fail(backup.NotReadyYet, fmt.Sprintf("clone %s is being removed by another attempt", clone),
+			"It is tried again.", err)
+	}
+	return err
+}
+
+// stillOpen says who keeps the clone open.
+func stillOpen(scratch *rados.IOContext, clone backup.Image, busy error) error {
+	var holders []string
+	err := inImage(scratch, clone.Name, reading, func(i *rbd.Image) error {
+		watchers, err := i.ListWatchers()
+		for _, w := range watchers {
+			holders = append(holders, w.Addr)
+		}
+		return err
+	})
+	what := fmt.Sprintf("clone %s is still mapped or open", clone)
+	switch {
+	case missing(err):
+		// It no longer opens once a removal has begun, but it is still there.
+		what = fmt.Sprintf("the removal of clone %s was begun by a client that has not finished it", clone)
+	case len(holders) > 0:
+		what += " at " + strings.Join(holders, ", ")
+	}
+	return backup.Fail(backup.NotReadyYet, what,
+		"It is tried again; `rbd status` shows who holds the clone, and Ceph forgets a client that crashed after 30 seconds.", busy)
+}
+
+func checkClone(clone backup.Image) error {
+	if _, _, ok := backup.ParseCloneName(clone.Name); ok {
+		return nil
+	}
+	return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s is not one of Ammonite's clones", clone),
+		"Only images whose names are "+ownPrefix+"RUN-ATTEMPT are made and removed.", nil)
+}

@@ -1,0 +1,207 @@
+package ceph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/rpc"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// processName is what a process of Main calls itself.
+const processName = "ammonite-ceph"
+
+// Process is a Cluster in a process of its own. librbd aborts the process that
+// it runs in when it meets a fault of its own: version 16 does when it opens and
+// closes images on a busy machine, about once in a thousand times. A worker must
+// not die of that, and with it the volumes that it works on. So the process is
+// started again, and only the call fails, in a way that is worth a retry.
+//
+// Its methods promise what those of Cluster promise. When a context ends, a call
+// returns, and what it asked for goes on by itself.
+type Process struct {
+	cfg    Config
+	mu     sync.Mutex
+	client *rpc.Client
+	closed bool
+}
+
+// Start returns a Process, which starts with its first call. It fails only if
+// ceph.conf cannot be read. The program must call Main first thing in main.
+func Start(cfg Config) (*Process, error) {
+	if _, err := configure(cfg); err != nil {
+		return nil, err
+	}
+	return &Process{cfg: cfg}, nil
+}
+
+// Close ends the process. Calls under way fail.
+func (p *Process) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.client != nil {
+		_ = p.client.Close()
+	}
+}
+
+// connect returns the running process's client, starting the process if there
+// is none.
+func (p *Process) connect() (*rpc.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errClosed
+	}
+	if p.client != nil {
+		return p.client, nil
+	}
+	cmd := &exec.Cmd{
+		Path:   "/proc/self/exe",
+		Args:   []string{processName, p.cfg.Conf, p.cfg.User},
+		Env:    inherited(),
+		Stderr: os.Stderr,
+		// A session of its own: what a terminal's Ctrl-C asks is for the worker to
+		// answer, which may still need Ceph then.
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	requests, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	answers, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	client := rpc.NewClient(pipe{answers, requests, cmd})
+	p.client = client
+	return client, nil
+}
+
+// inherited is the part of the environment that Ceph's libraries read.
+func inherited() []string {
+	var env []string
+	for _, key := range []string{"PATH", "HOME", "TMPDIR", "CEPH_ARGS"} {
+		if v, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+v)
+		}
+	}
+	return env
+}
+
+// drop forgets a client whose process is gone, so that the next call starts
+// another one.
+func (p *Process) drop(client *rpc.Client) {
+	_ = client.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client == client {
+		p.client = nil
+	}
+}
+
+// pipe is both directions to the process; closing it ends and reaps that.
+type pipe struct {
+	io.Reader
+	io.WriteCloser
+	process *exec.Cmd
+}
+
+func (p pipe) Close() error {
+	_ = p.process.Process.Kill()
+	return errors.Join(p.WriteCloser.Close(), p.process.Wait())
+}
+
+// Main is called first thing in main. In a process that Process started it
+// answers calls and never returns; otherwise it does nothing.
+func Main() {
+	if len(os.Args) != 3 || os.Args[0] != processName {
+		return
+	}
+	cluster, err := Connect(Config{Conf: os.Args[1], User: os.Args[2]})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	server := rpc.NewServer()
+	if err := server.RegisterName(serviceName, &Service{cluster}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	server.ServeConn(stdio{os.Stdin, os.Stdout})
+	// Not waited for: the worker has gone, or wants no more of it.
+	os.Exit(0)
+}
+
+type stdio struct {
+	io.Reader
+	io.WriteCloser
+}
+
+// remote makes a call in the process.
+func remote[T any](ctx context.Context, p *Process, method string, args Call) (T, error) {
+	var answer Answer[T]
+	client, err := p.connect()
+	if err != nil {
+		return answer.Value, fmt.Errorf("starting the process that speaks to Ceph: %w", err)
+	}
+	call := client.Go(serviceName+"."+method, args, &answer, make(chan *rpc.Call, 1))
+	select {
+	case <-ctx.Done():
+		return *new(T), fmt.Errorf("waiting for Ceph: %w", context.Cause(ctx))
+	case <-call.Done:
+	}
+	if call.Error != nil {
+		p.drop(client)
+		return *new(T), fmt.Errorf("the process that speaks to Ceph ended: %w. It is started again and the call repeated", call.Error)
+	}
+	return answer.Value, answer.Failed.error()
+}
+
+// Size is Cluster.Size.
+func (p *Process) Size(ctx context.Context, image backup.Image) (uint64, error) {
+	return remote[uint64](ctx, p, "Size", Call{Image: image})
+}
+
+// EnsureSnapshot is Cluster.EnsureSnapshot.
+func (p *Process) EnsureSnapshot(ctx context.Context, image backup.Image, name string) (backup.Snapshot, error) {
+	return remote[backup.Snapshot](ctx, p, "EnsureSnapshot", Call{Image: image, Name: name})
+}
+
+// EnsureClone is Cluster.EnsureClone.
+func (p *Process) EnsureClone(ctx context.Context, snapshot backup.Snapshot, clone backup.Image, metadata map[string]string) error {
+	_, err := remote[bool](ctx, p, "EnsureClone", Call{Snapshot: snapshot, Image: clone, Metadata: metadata})
+	return err
+}
+
+// Clones is Cluster.Clones, without the clones' metadata.
+func (p *Process) Clones(ctx context.Context, pool, run string) ([]backup.Image, error) {
+	return remote[[]backup.Image](ctx, p, "Clones", Call{Image: backup.Image{Pool: pool}, Name: run})
+}
+
+// EnsureCloneAbsent is Cluster.EnsureCloneAbsent.
+func (p *Process) EnsureCloneAbsent(ctx context.Context, clone backup.Image) error {
+	_, err := remote[bool](ctx, p, "EnsureCloneAbsent", Call{Image: clone})
+	return err
+}
+
+// EnsureSnapshotAbsent is Cluster.EnsureSnapshotAbsent.
+func (p *Process) EnsureSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
+	_, err := remote[bool](ctx, p, "EnsureSnapshotAbsent", Call{Image: image, Name: name})
+	return err
+}
+
+// Ready is Cluster.Ready.
+func (p *Process) Ready(ctx context.Context) error {
+	_, err := remote[bool](ctx, p, "Ready", Call{})
+	return err
+}

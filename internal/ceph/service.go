@@ -1,0 +1,108 @@
+package ceph
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+const serviceName = "Ceph"
+
+// Call holds the arguments of any of Service's methods.
+type Call struct {
+	Image    backup.Image
+	Name     string
+	Snapshot backup.Snapshot
+	Metadata map[string]string
+}
+
+// Answer is what a call returned.
+type Answer[T any] struct {
+	Value  T
+	Failed Failed
+}
+
+// Failed is an error on its way between processes. The zero value is none.
+type Failed struct {
+	Class  backup.Class
+	Text   string
+	Remedy string
+}
+
+func failed(err error) Failed {
+	if err == nil {
+		return Failed{}
+	}
+	var f *backup.Failure
+	if !errors.As(err, &f) {
+		return Failed{Text: err.Error()}
+	}
+	what := backup.Fail(f.Class, f.What, "", f.Err)
+	return Failed{Class: f.Class, Text: what.Error(), Remedy: f.Remedy}
+}
+
+func (f Failed) error() error {
+	switch {
+	case f.Text == "":
+		return nil
+	case f.Class == "":
+		return errors.New(f.Text)
+	}
+	return backup.Fail(f.Class, f.Text, f.Remedy, nil)
+}
+
+// Service answers the calls of a Process by a Cluster, in the form that net/rpc
+// asks for.
+type Service struct{ cluster *Cluster }
+
+// Calls are bounded by librados' own timeouts, so none needs a deadline.
+var unbounded = context.Background()
+
+// Size answers Process.Size.
+func (s *Service) Size(c Call, a *Answer[uint64]) error {
+	size, err := s.cluster.Size(unbounded, c.Image)
+	*a = Answer[uint64]{size, failed(err)}
+	return nil
+}
+
+// EnsureSnapshot answers Process.EnsureSnapshot.
+func (s *Service) EnsureSnapshot(c Call, a *Answer[backup.Snapshot]) error {
+	snapshot, err := s.cluster.EnsureSnapshot(unbounded, c.Image, c.Name)
+	*a = Answer[backup.Snapshot]{snapshot, failed(err)}
+	return nil
+}
+
+// EnsureClone answers Process.EnsureClone.
+func (s *Service) EnsureClone(c Call, a *Answer[bool]) error {
+	a.Failed = failed(s.cluster.EnsureClone(unbounded, c.Snapshot, c.Image, c.Metadata))
+	return nil
+}
+
+// Clones answers Process.Clones.
+func (s *Service) Clones(c Call, a *Answer[[]backup.Image]) error {
+	clones, err := s.cluster.Clones(unbounded, c.Image.Pool, c.Name)
+	a.Failed = failed(err)
+	for _, clone := range clones {
+		a.Value = append(a.Value, clone.Image)
+	}
+	return nil
+}
+
+// EnsureCloneAbsent answers Process.EnsureCloneAbsent.
+func (s *Service) EnsureCloneAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = failed(s.cluster.EnsureCloneAbsent(unbounded, c.Image))
+	return nil
+}
+
+// EnsureSnapshotAbsent answers Process.EnsureSnapshotAbsent.
+func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = failed(s.cluster.EnsureSnapshotAbsent(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// Ready answers Process.Ready.
+func (s *Service) Ready(_ Call, a *Answer[bool]) error {
+	a.Failed = failed(s.cluster.Ready(unbounded))
+	return nil
+}
