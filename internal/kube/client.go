@@ -1,0 +1,94 @@
+// Package kube reads what stands behind a claim from Kubernetes, and writes the
+// two annotations that say when it was backed up.
+package kube
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// client-go's own limit of 5 requests a second would make a sweep over
+// thousands of claims wait for itself; a backup takes about ten requests. The
+// API server's priority and fairness still protects it.
+const (
+	queriesPerSecond = 50
+	burst            = 100
+	requestTimeout   = 30 * time.Second
+)
+
+// Client is a Kubernetes API client. It is safe for concurrent use.
+type Client struct {
+	api    kubernetes.Interface
+	prefix string
+}
+
+// Connect returns a client for the cluster of the kubeconfig file, or of the
+// pod that this process runs in if kubeconfig is empty. It talks to nobody yet,
+// so the API server need not be up. The prefix begins the names of annotations,
+// up to and including the slash.
+func Connect(kubeconfig, prefix string) (*Client, error) {
+	config, err := load(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = queriesPerSecond
+	config.Burst = burst
+	config.Timeout = requestTimeout
+	config.UserAgent = "ammonite"
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the Kubernetes client: %w", err)
+	}
+	if !strings.HasSuffix(prefix, "/") {
+		prefix += "/"
+	}
+	return &Client{api: api, prefix: prefix}, nil
+}
+
+func load(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("finding the Kubernetes API: %w. Outside of a pod, give a kubeconfig file", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig file %s: %w", kubeconfig, err)
+	}
+	return config, nil
+}
+
+// Ready returns nil if the API server says that it is ready.
+func (c *Client) Ready(ctx context.Context) error {
+	err := c.api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	return explain("asking the Kubernetes API whether it is ready", err)
+}
+
+// explain wraps err with what was being done and, where it is known, what
+// helps; it returns nil for nil. Its errors have no class, so they are retried:
+// an API server comes back, and a missing permission can be granted while the
+// run waits. Not found is not for explain; what it means depends on what is
+// missing.
+func explain(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsForbidden(err):
+		// The API's message names user, verb and resource.
+		return fmt.Errorf("%s: %w. Grant the permission to the worker's ServiceAccount; it needs get on namespaces, and get and "+
+			"patch on persistentvolumeclaims and persistentvolumes", doing, err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("%s: %w. The credentials in the kubeconfig or ServiceAccount are not valid any more", doing, err)
+	default:
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+}
