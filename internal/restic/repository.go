@@ -1,0 +1,94 @@
+// Package restic keeps backups in a restic repository, by way of the restic
+// program. Whatever it writes, stock restic reads without Ammonite.
+package restic
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+)
+
+const (
+	// lockPatience rides out a `restic forget` of a moment. Whoever waits longer
+	// gets a RepositoryLocked failure and tries again later, instead of keeping
+	// a node's slot and a clone.
+	lockPatience = 5 * time.Second
+	// exclusivePatience is for the short work that needs the repository alone
+	// and so has to meet a moment without any backup.
+	exclusivePatience = time.Minute
+)
+
+// Repository is how restic reaches one repository.
+type Repository struct {
+	// Binary is the restic program; empty finds it by PATH.
+	Binary string
+	// Env holds restic's own variables as KEY=value: where the repository is and
+	// how it opens.
+	Env []string
+	// Cache is restic's cache directory; empty runs it without a cache.
+	Cache string
+	// Secrets are values that are blotted out of errors.
+	Secrets []string
+}
+
+// Ensure makes an empty repository if there is none. Another process that does
+// the same at the same time is no error.
+func (r Repository) Ensure(ctx context.Context, run command.Runner) error {
+	opens := func() error {
+		_, err := r.run(ctx, run, r.command("cat", "--no-lock", "config"))
+		return err
+	}
+	err := opens()
+	if backup.ClassOf(err) != backup.RepositoryMissing {
+		return err
+	}
+	if _, err = r.run(ctx, run, r.command("init")); err != nil && ctx.Err() == nil && opens() == nil {
+		return nil
+	}
+	return err
+}
+
+// RemoveOwnStaleLock removes the locks of killed restic processes. restic takes
+// a lock for stale when its process is gone from the host of the same name, or
+// when it was not refreshed for half an hour. So this may only run where the
+// host name belongs to this process ID space alone: in the sandbox that the
+// killed restic ran in.
+func (r Repository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
+	_, err := r.run(ctx, run, r.command("unlock"))
+	return err
+}
+
+// command is a restic command with everything that all commands share.
+func (r Repository) command(name string, args ...string) command.Command {
+	argv := []string{name, "--json"}
+	if r.Cache == "" {
+		argv = append(argv, "--no-cache")
+	} else {
+		argv = append(argv, "--cache-dir", r.Cache)
+	}
+	return command.Command{
+		Name:    cmp.Or(r.Binary, "restic"),
+		Args:    append(argv, args...),
+		Env:     append(slices.Clone(r.Env), "RESTIC_PROGRESS_FPS=1"),
+		Secrets: r.Secrets,
+	}
+}
+
+// reply is what a finished restic left.
+type reply struct {
+	stdout []byte
+	said   said
+}
+
+// run runs the command and turns its exit status into a failure's class.
+func (r Repository) run(ctx context.Context, run command.Runner, c command.Command) (reply, error) {
+	var rep reply
+	c.OnStderrLine = rep.said.line
+	res, err := run.Run(ctx, c)
+	rep.stdout = res.Stdout
+	return rep, r.explain(ctx, c.Args[0], err, rep.said)
+}
