@@ -1,0 +1,80 @@
+package config_test
+
+import (
+	"os"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/config"
+)
+
+// only sets the environment to the given settings and nothing else of ours.
+func only(t *testing.T, settings map[string]string) {
+	t.Helper()
+	for i := range reflect.TypeFor[config.Worker]().NumField() {
+		key := reflect.TypeFor[config.Worker]().Field(i).Tag.Get("envconfig")
+		t.Setenv(key, "")
+		require.NoError(t, os.Unsetenv(key))
+	}
+	for key, value := range settings {
+		t.Setenv(key, value)
+	}
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	only(t, nil)
+	w, err := config.FromEnvironment()
+	require.NoError(t, err)
+	require.True(t, w.Control())
+	require.True(t, w.Agent())
+	require.NotEmpty(t, w.Node)
+	require.Equal(t, 30*time.Second, w.HeartbeatTimeout)
+	require.Equal(t, backup.DefaultAnnotationPrefix, w.AnnotationPrefix)
+}
+
+func TestRoles(t *testing.T) {
+	only(t, map[string]string{"AMMONITE_ROLE": "control"})
+	w, err := config.FromEnvironment()
+	require.NoError(t, err)
+	require.True(t, w.Control())
+	require.False(t, w.Agent())
+	t.Setenv("AMMONITE_ROLE", "node")
+	w, err = config.FromEnvironment()
+	require.NoError(t, err)
+	require.False(t, w.Control())
+	require.True(t, w.Agent())
+}
+
+func TestOneMessageNamesEveryWrongVariable(t *testing.T) {
+	wrong := map[string]string{
+		"AMMONITE_ROLE": "boss", "AMMONITE_NODE": "No Node", "AMMONITE_SLOTS": "many",
+		"AMMONITE_STATE_DIR": "relative", "AMMONITE_CACHE_DIR": "relative", "AMMONITE_MAPPER": "magic",
+		"AMMONITE_DRAIN_TIMEOUT": "soon", "AMMONITE_STALL_TIMEOUT": "1s", "AMMONITE_PATIENCE": "-1h",
+		"AMMONITE_HEARTBEAT_TIMEOUT": "1s", "AMMONITE_ANNOTATION_PREFIX": "no-slash",
+		"AMMONITE_INIT_REPOSITORY": "perhaps", "AMMONITE_CEPH_USER": "client.admin",
+		"AMMONITE_LOG_LEVEL": "loud", "AMMONITE_LOG_FORMAT": "verse",
+	}
+	only(t, wrong)
+	_, err := config.FromEnvironment()
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+	for key, value := range wrong {
+		require.ErrorContains(t, err, key)
+		require.ErrorContains(t, err, value)
+	}
+	require.ErrorContains(t, err, "ammonite-worker --help")
+}
+
+func TestUsageDescribesEveryVariable(t *testing.T) {
+	usage, err := config.Usage()
+	require.NoError(t, err)
+	for i := range reflect.TypeFor[config.Worker]().NumField() {
+		tag := reflect.TypeFor[config.Worker]().Field(i).Tag
+		require.NotEmpty(t, tag.Get("desc"), tag)
+		require.Contains(t, usage, tag.Get("envconfig"))
+		require.Contains(t, usage, tag.Get("desc"))
+	}
+}
