@@ -1,0 +1,212 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// claims is what the control side needs from Kubernetes.
+type claims interface {
+	Volume(ctx context.Context, claim backup.Claim) (backup.Volume, error)
+	MarkStarted(ctx context.Context, v backup.Volume, at time.Time) error
+	MarkBackedUp(ctx context.Context, v backup.Volume, snapshot, now time.Time) (marked bool, reason string, err error)
+}
+
+// images is what the control side needs from Ceph.
+type images interface {
+	Size(ctx context.Context, image backup.Image) (uint64, error)
+	EnsureSnapshot(ctx context.Context, image backup.Image, name string) (backup.Snapshot, error)
+	EnsureClone(ctx context.Context, snapshot backup.Snapshot, clone backup.Image, metadata map[string]string) error
+	Clones(ctx context.Context, pool, run string) ([]backup.Image, error)
+	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
+	EnsureSnapshotAbsent(ctx context.Context, image backup.Image, name string) error
+}
+
+// runs answers whether a workflow run goes on.
+type runs interface {
+	// Open reports whether the run has not ended yet. A run that Temporal has
+	// forgotten is not open.
+	Open(ctx context.Context, workflowID, runID string) (bool, error)
+}
+
+// Control holds the activities that only talk to APIs. They heartbeat, so that
+// another worker takes over soon from one that died. They are short, so
+// cancelling a run waits for the one under way, and what it made is then
+// cleaned up.
+type Control struct {
+	Claims claims
+	Images images
+	Runs   runs
+	// ScratchPool is where clones are made; empty stands for the pool of the
+	// image.
+	ScratchPool string
+	// HeartbeatTimeout is after how much silence a node is taken for dead.
+	HeartbeatTimeout time.Duration
+}
+
+// uninterrupted heartbeats for a short activity and shields it from
+// cancellation. done must be called at its end.
+func uninterrupted(ctx context.Context) (shielded context.Context, done func()) {
+	return context.WithoutCancel(ctx), heartbeat(ctx, nil)
+}
+
+// Plan is what a run works by: the volume, and the settings of the control
+// worker that resolved it. It is part of the run's history, so a change of
+// settings never reaches into runs under way.
+type Plan struct {
+	Volume           backup.Volume `json:"volume"`
+	ScratchPool      string        `json:"scratchPool"`
+	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
+}
+
+// Resolve finds the volume behind a claim. It only reads.
+//
+// Final failures: VolumeGone when the claim or the image does not exist,
+// VolumeUnsupported when the volume is of a kind that cannot be backed up.
+func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	volume, err := c.Claims.Volume(ctx, claim)
+	if err != nil {
+		return Plan{}, toFailure(err)
+	}
+	if volume.Kind != backup.KindRBDFilesystem {
+		return Plan{}, toFailure(backup.Fail(backup.VolumeUnsupported,
+			fmt.Sprintf("claim %s is a volume of kind %s, of which this version makes no backups", claim, volume.Kind),
+			"Only filesystems on RBD images are backed up so far; protect this volume by other means.", nil))
+	}
+	if volume.SizeBytes, err = c.Images.Size(ctx, volume.Image); err != nil {
+		return Plan{}, toFailure(err)
+	}
+	scratch := c.ScratchPool
+	if scratch == "" {
+		scratch = volume.Image.Pool
+	}
+	return Plan{Volume: volume, ScratchPool: scratch, HeartbeatTimeout: c.HeartbeatTimeout}, nil
+}
+
+// SnapshotInput says which image to freeze for which run.
+type SnapshotInput struct {
+	Image backup.Image `json:"image"`
+	Run   string       `json:"run"`
+}
+
+// Snapshot takes the run's Ceph snapshot. A repeat finds the snapshot by its
+// name and answers with the time at which Ceph took it.
+func (c *Control) Snapshot(ctx context.Context, in SnapshotInput) (backup.Snapshot, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	snapshot, err := c.Images.EnsureSnapshot(ctx, in.Image, backup.SnapshotName(in.Run))
+	return snapshot, toFailure(err)
+}
+
+// CloneInput says what to clone for which attempt of a run.
+type CloneInput struct {
+	Volume      backup.Volume   `json:"volume"`
+	Snapshot    backup.Snapshot `json:"snapshot"`
+	ScratchPool string          `json:"scratchPool"`
+	Lease       Lease           `json:"lease"`
+}
+
+// Clone makes the attempt's writable copy of the snapshot, on which journals
+// can be replayed. A repeat finds the clone by its name and completes it.
+func (c *Control) Clone(ctx context.Context, in CloneInput) (backup.Image, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	clone := backup.Image{Pool: in.ScratchPool, Name: backup.CloneName(in.Lease.Run, in.Lease.Attempt)}
+	if in.ScratchPool == in.Snapshot.Image.Pool {
+		clone.Namespace = in.Snapshot.Image.Namespace
+	}
+	info := activity.GetInfo(ctx)
+	err := c.Images.EnsureClone(ctx, in.Snapshot, clone, map[string]string{
+		backup.MetadataRun:       in.Lease.Run,
+		backup.MetadataAttempt:   strconv.Itoa(in.Lease.Attempt),
+		backup.MetadataWorkflow:  info.WorkflowExecution.ID,
+		backup.MetadataNamespace: info.Namespace,
+		backup.MetadataClaim:     in.Volume.Claim.String(),
+		backup.MetadataParent:    in.Snapshot.Image.String(),
+		backup.MetadataSnapshot:  in.Snapshot.Name,
+	})
+	return clone, toFailure(err)
+}
+
+// AnnotateInput says which mark to leave on a volume's Kubernetes objects.
+type AnnotateInput struct {
+	Volume backup.Volume `json:"volume"`
+	// Started asks for last-start on the PersistentVolume.
+	Started *time.Time `json:"started,omitempty"`
+	// BackedUp asks for last-backup on the claim: the snapshot's time of a
+	// backup that the repository lists.
+	BackedUp *time.Time `json:"backedUp,omitempty"`
+}
+
+// AnnotateResult says whether the mark is there, and if not, why.
+type AnnotateResult struct {
+	Marked bool   `json:"marked"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Annotate leaves the marks that tenants and the next sweep read. A repeat
+// writes the same values; last-backup never moves backwards, and an object of
+// another UID is never touched.
+func (c *Control) Annotate(ctx context.Context, in AnnotateInput) (AnnotateResult, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	if in.Started != nil {
+		if err := c.Claims.MarkStarted(ctx, in.Volume, *in.Started); err != nil {
+			return AnnotateResult{}, toFailure(err)
+		}
+	}
+	if in.BackedUp == nil {
+		return AnnotateResult{Marked: true}, nil
+	}
+	marked, reason, err := c.Claims.MarkBackedUp(ctx, in.Volume, *in.BackedUp, time.Now())
+	return AnnotateResult{Marked: marked, Reason: reason}, toFailure(err)
+}
+
+// CleanupInput says what a run made and where.
+type CleanupInput struct {
+	Run         string       `json:"run"`
+	Image       backup.Image `json:"image"`
+	ScratchPool string       `json:"scratchPool"`
+}
+
+// Cleanup removes every clone of the run, of whichever attempt, and its
+// snapshot. What is gone already is fine, so a repeat goes on where the last
+// one stopped. A clone that a node still holds is a benign failure, NotReadyYet,
+// until the node lets go.
+func (c *Control) Cleanup(ctx context.Context, in CleanupInput) error {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	clones, err := c.Images.Clones(ctx, in.ScratchPool, in.Run)
+	if err != nil {
+		return toFailure(err)
+	}
+	var held error
+	for _, clone := range clones {
+		if err := c.Images.EnsureCloneAbsent(ctx, clone); err != nil {
+			held = err
+		}
+	}
+	// The snapshot goes even while a clone is held: Ceph keeps what the clone
+	// needs, and the volume itself can be deleted again.
+	if err := c.Images.EnsureSnapshotAbsent(ctx, in.Image, backup.SnapshotName(in.Run)); err != nil {
+		return toFailure(err)
+	}
+	return toFailure(held)
+}
+
+// RunOpen reports whether the run that a leftover belongs to still goes on and
+// will clean up by itself. It only reads.
+func (c *Control) RunOpen(ctx context.Context, in Leftover) (bool, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	open, err := c.Runs.Open(ctx, in.WorkflowID, in.Lease.Run)
+	return open, toFailure(err)
+}

@@ -1,0 +1,305 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	tlog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/mount"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+)
+
+const run = "5a5e0c5e-0000-4000-8000-000000000001"
+
+// agent is a node's activities over fakes of all that they work with.
+type agent struct {
+	*Node
+	repository *fakeRepository
+	place      *fakePlace
+	workflow   *fakeWorkflow
+	// stopping is closed when the agent stops.
+	stopping chan struct{}
+}
+
+func newAgent(t *testing.T, slots int) *agent {
+	t.Helper()
+	a := &agent{repository: &fakeRepository{}, place: newFakePlace(), workflow: &fakeWorkflow{}}
+	a.Node = NewNode(Settings{
+		Node: "node-a", Slots: slots, StateDir: t.TempDir(),
+		DrainTimeout: 20 * time.Second, StallTimeout: 5 * time.Minute, Patience: 6 * time.Hour,
+	}, a.workflow, fakeMapper{}, a.repository, func(context.Context, string, string) (Place, error) { return a.place, nil })
+	return a
+}
+
+// hold gives an attempt a slot with a mapped clone in it.
+func (a *agent) hold(t *testing.T, attempt int) ResticInput {
+	t.Helper()
+	in := ResticInput{
+		StepInput: StepInput{
+			Lease: Lease{Run: run, Attempt: attempt},
+			Volume: backup.Volume{
+				Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "claim-uid"}, PV: "pv", Kind: backup.KindRBDFilesystem, FSType: "ext4",
+			},
+		},
+		Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC),
+	}
+	h, err := a.slots.acquire(t.Context(), in.Lease, filepath.Join(a.settings.StateDir, in.Lease.String()))
+	require.NoError(t, err)
+	require.NoError(t, h.occupy(t.Context(), a.openPlace))
+	t.Cleanup(func() { _ = a.slots.giveBack(context.Background(), h) })
+	return in
+}
+
+// call is an activity that Temporal runs. It ends with ctx, like one that was
+// cancelled, and sees stopping closed when its worker stops.
+type call struct {
+	ctx      context.Context
+	stopping chan struct{}
+	// before is what the attempt before this one reported last.
+	before *backup.Progress
+	// beats are what it reports.
+	beats func(backup.Progress)
+}
+
+func (c call) run(t *testing.T, does, in any) (converter.EncodedValue, error) {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	env := suite.NewTestActivityEnvironment()
+	env.SetTestTimeout(24 * time.Hour)
+	if c.ctx != nil {
+		env.SetWorkerOptions(worker.Options{BackgroundActivityContext: c.ctx})
+	}
+	if c.stopping != nil {
+		env.SetWorkerStopChannel(c.stopping)
+	}
+	if c.before != nil {
+		env.SetHeartbeatDetails(*c.before)
+	}
+	if c.beats != nil {
+		env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+			var p backup.Progress
+			require.NoError(t, details.Get(&p))
+			c.beats(p)
+		})
+	}
+	env.RegisterActivity(does)
+	return env.ExecuteActivity(does, in)
+}
+
+// pass lets time pass, which in synctest's bubble is at once.
+func pass(d time.Duration) { <-time.After(d) }
+
+// requireCancelled wants an activity to have ended with the bare error that
+// Temporal takes for an orderly cancellation. The test environment, which cannot
+// ask an activity to end, passes it on as it is.
+func requireCancelled(t *testing.T, err error) {
+	t.Helper()
+	var failure *temporal.ApplicationError
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, context.Canceled.Error(), failure.Message())
+	require.Empty(t, failure.Unwrap())
+	require.Equal(t, "", strings.TrimPrefix(failure.Type(), "errorString"), "it has no class")
+}
+
+// fakeWorkflow receives signals.
+type fakeWorkflow struct {
+	mu      sync.Mutex
+	signals []any
+}
+
+func (w *fakeWorkflow) SignalWorkflow(_ context.Context, _, _, _ string, arg any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signals = append(w.signals, arg)
+	return nil
+}
+
+func (w *fakeWorkflow) received() []any {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.signals)
+}
+
+// fakeMapper maps nothing.
+type fakeMapper struct{}
+
+func (fakeMapper) Name() string { return mount.NBD }
+func (fakeMapper) Map(_ context.Context, _ command.Runner, image backup.Image, dir string) (mount.Device, error) {
+	return mount.Device{Path: "/dev/" + image.Name, Mapper: mount.NBD, Dir: dir}, nil
+}
+func (fakeMapper) Unmap(context.Context, command.Runner, string) error { return nil }
+
+// fakePlace remembers what was run in it.
+type fakePlace struct {
+	mu   sync.Mutex
+	ran  []string
+	done chan struct{}
+	once sync.Once
+	// brokenDevice lets the device answer no more.
+	brokenDevice bool
+	// closing, when set, is waited for by Close.
+	closing chan struct{}
+}
+
+func newFakePlace() *fakePlace { return &fakePlace{done: make(chan struct{})} }
+
+func (p *fakePlace) Run(_ context.Context, c command.Command) (command.Result, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ran = append(p.ran, c.Name+" "+strings.Join(c.Args, " "))
+	if c.Name == "dd" && p.brokenDevice {
+		return command.Result{ExitCode: 1}, &command.ExitError{Name: "dd", Code: 1, Stderr: "Input/output error"}
+	}
+	return command.Result{}, nil
+}
+
+func (p *fakePlace) Done() <-chan struct{} { return p.done }
+
+// end takes the place away, as the death of its processes does.
+func (p *fakePlace) end() { p.once.Do(func() { close(p.done) }) }
+
+func (p *fakePlace) Close(context.Context) error {
+	if p.closing != nil {
+		<-p.closing
+	}
+	p.end()
+	return nil
+}
+
+func (p *fakePlace) open() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// fakeRepository is a repository in memory.
+type fakeRepository struct {
+	backups []fakeBackup
+	// locked says that a killed restic left its lock.
+	locked bool
+	// busy says that other backups are being made, so that nothing can be
+	// forgotten.
+	busy bool
+	// unreadable are files that the next backup cannot read.
+	unreadable []string
+	// trouble is what the next backups meet instead of storing anything.
+	trouble []func(ctx context.Context, progress func(backup.Progress)) error
+	// made counts the backups that were ever stored.
+	made int
+}
+
+type fakeBackup struct {
+	restic.Snapshot
+	// misses says that files are missing from it, whether it is marked or not.
+	misses bool
+}
+
+// put stores a backup of the run, as an attempt did that nobody heard of.
+func (r *fakeRepository) put(misses bool) string {
+	r.made++
+	id := fmt.Sprintf("backup-%d", r.made)
+	r.backups = append(r.backups, fakeBackup{Snapshot: restic.Snapshot{ID: id, Tags: []string{backup.RunTag(run)}}, misses: misses})
+	return id
+}
+
+// ids are the backups that the repository lists, with a mark on partial ones.
+func (r *fakeRepository) ids() []string {
+	var ids []string
+	for _, b := range r.backups {
+		id := b.ID
+		if b.Partial() {
+			id += " (partial)"
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func (r *fakeRepository) Ensure(context.Context, command.Runner) error { return nil }
+
+func (r *fakeRepository) BackUp(ctx context.Context, _ command.Runner, q restic.Request, progress func(backup.Progress)) (backup.Stored, error) {
+	if len(r.trouble) > 0 {
+		trouble := r.trouble[0]
+		r.trouble = r.trouble[1:]
+		return backup.Stored{}, trouble(ctx, progress)
+	}
+	if r.locked {
+		return backup.Stored{}, backup.Fail(backup.RepositoryLocked, "a lock", "", nil)
+	}
+	id := r.put(len(r.unreadable) > 0)
+	r.backups[len(r.backups)-1].Tags = q.Tags
+	stored := backup.Stored{ID: id, Time: q.Time, Unread: r.unreadable, UnreadCount: len(r.unreadable)}
+	if stored.Partial() {
+		return stored, backup.Fail(backup.BackupPartial, "files are missing", "", nil)
+	}
+	return stored, nil
+}
+
+func (r *fakeRepository) Complete(_ context.Context, _ command.Runner, _ restic.Request, id string, _ func(backup.Progress)) (bool, error) {
+	for _, b := range r.backups {
+		if b.ID == id {
+			return !b.misses, nil
+		}
+	}
+	return false, errors.New("there is no backup " + id)
+}
+
+func (r *fakeRepository) Snapshots(_ context.Context, _ command.Runner, f restic.Filter) ([]restic.Snapshot, error) {
+	var found []restic.Snapshot
+	for _, b := range r.backups {
+		if slices.ContainsFunc(f.Tags, func(tag string) bool { return !b.HasTag(tag) }) {
+			continue
+		}
+		found = append(found, b.Snapshot)
+	}
+	return found, nil
+}
+
+func (r *fakeRepository) MarkPartial(_ context.Context, _ command.Runner, id string) (string, error) {
+	for i, b := range r.backups {
+		if b.ID == id {
+			r.backups[i].Tags = append(slices.Clone(b.Tags), backup.TagPartial)
+			r.backups[i].ID += "-marked"
+			return r.backups[i].ID, nil
+		}
+	}
+	return "", errors.New("there is no backup " + id)
+}
+
+func (r *fakeRepository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.locked = false
+	_, err := run.Run(ctx, command.Command{Name: "restic", Args: []string{"unlock"}})
+	return err
+}
+
+func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, id string) error {
+	if r.busy {
+		return backup.Fail(backup.RepositoryLocked, "another restic works on the repository", "", nil)
+	}
+	r.backups = slices.DeleteFunc(r.backups, func(b fakeBackup) bool { return b.ID == id })
+	return nil
+}

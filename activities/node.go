@@ -1,0 +1,267 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/mount"
+)
+
+// signaler tells a workflow something while an activity goes on.
+type signaler interface {
+	SignalWorkflow(ctx context.Context, workflowID, runID, signal string, arg any) error
+}
+
+// Settings of a node agent.
+type Settings struct {
+	// Node is this node's name, as Kubernetes knows it.
+	Node string
+	// Slots is how many volumes the node works on at once.
+	Slots int
+	// StateDir holds a directory for each lease. Nothing in it outlives its
+	// lease.
+	StateDir string
+	// DrainTimeout is how long running volumes may go on once the agent was told
+	// to stop.
+	DrainTimeout time.Duration
+	// StallTimeout is how long restic may make no progress.
+	StallTimeout time.Duration
+	// Patience is how long restic may fail again and again before its volume is
+	// given up.
+	Patience time.Duration
+	// InitRepository lets a missing repository be created.
+	InitRepository bool
+}
+
+// Node holds the activities that run on the machine that has the volume's slot.
+type Node struct {
+	settings   Settings
+	slots      *slots
+	temporal   signaler
+	mapper     mount.Mapper
+	repository repository
+	openPlace  func(ctx context.Context, dir, hostname string) (Place, error)
+}
+
+// NewNode makes the activities of a node agent. open makes the place for a
+// lease; see sandbox.Start.
+func NewNode(s Settings, temporal signaler, mapper mount.Mapper, repository repository,
+	open func(ctx context.Context, dir, hostname string) (Place, error)) *Node {
+	return &Node{settings: s, slots: newSlots(s.Slots), temporal: temporal, mapper: mapper, repository: repository, openPlace: open}
+}
+
+// SlotGranted is the name of the signal by which a node tells a workflow that
+// it holds a slot for it.
+const SlotGranted = "slot-granted"
+
+// Grant is the content of a SlotGranted signal.
+type Grant struct {
+	Node    string `json:"node"`
+	Attempt int    `json:"attempt"`
+}
+
+// HoldSlotInput says which attempt wants a slot, and what it will leave behind
+// if the node dies.
+type HoldSlotInput struct {
+	Lease       Lease        `json:"lease"`
+	Image       backup.Image `json:"image"`
+	ScratchPool string       `json:"scratchPool"`
+}
+
+// Leftover tells whose a lease directory is that an agent finds when it starts.
+type Leftover struct {
+	WorkflowID  string       `json:"workflowID"`
+	Lease       Lease        `json:"lease"`
+	Image       backup.Image `json:"image"`
+	ScratchPool string       `json:"scratchPool"`
+}
+
+// leftoverFile lies in each lease's directory.
+const leftoverFile = "lease.json"
+
+// HoldSlot takes one of the node's slots, tells the workflow so, and holds it
+// until Unmap gives it back, the workflow cancels it, or the agent stops.
+//
+// It is not retried after it was lost: the workflow starts the volume over with
+// a new lease. However it ends, nothing of the lease remains on the node. It
+// fails with NodeBusy when no slot is free, LeaseLost when the lease's place
+// was torn down, and NodeDraining when the agent stops.
+func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
+	h, err := n.slots.acquire(ctx, in.Lease, filepath.Join(n.settings.StateDir, in.Lease.String()))
+	if err != nil {
+		return toFailure(err)
+	}
+	defer func() {
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+		defer cancel()
+		if closeErr := n.slots.giveBack(closeCtx, h); closeErr != nil {
+			activity.GetLogger(ctx).Error("could not tear down what the lease held; the agent's next start sweeps it", "error", closeErr)
+		}
+	}()
+	run := activity.GetInfo(ctx).WorkflowExecution
+	if err := writeLeftover(h.dir, Leftover{WorkflowID: run.ID, Lease: in.Lease, Image: in.Image, ScratchPool: in.ScratchPool}); err != nil {
+		return toFailure(err)
+	}
+	if err := n.temporal.SignalWorkflow(ctx, run.ID, run.RunID, SlotGranted, Grant{Node: n.settings.Node, Attempt: in.Lease.Attempt}); err != nil {
+		return toFailure(fmt.Errorf("telling the workflow that it has a slot: %w", err))
+	}
+	return toFailure(n.hold(ctx, h))
+}
+
+// teardownTimeout suffices for restic to end and for a busy device to let go.
+const teardownTimeout = time.Minute
+
+// hold heartbeats until something ends the lease.
+func (n *Node) hold(ctx context.Context, h *heldSlot) error {
+	stopping := activity.GetWorkerStopChannel(ctx)
+	var drained <-chan time.Time
+	beat := time.NewTicker(time.Second)
+	defer beat.Stop()
+	for {
+		select {
+		case <-h.released:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-h.ctx.Done():
+			return h.lost()
+		case <-stopping:
+			stopping, drained = nil, time.After(n.settings.DrainTimeout)
+		case <-drained:
+			return backup.Fail(backup.NodeDraining, "the agent on node "+n.settings.Node+" stops", "The volume starts over by itself.", nil)
+		case <-beat.C:
+			activity.RecordHeartbeat(ctx, "slot held on "+n.settings.Node)
+		}
+	}
+}
+
+// StepInput is what the steps on a node work on.
+type StepInput struct {
+	Lease  Lease         `json:"lease"`
+	Volume backup.Volume `json:"volume"`
+	Clone  backup.Image  `json:"clone"`
+}
+
+// Map makes the clone a device of this node. A repeat finds the device.
+func (n *Node) Map(ctx context.Context, in StepInput) error {
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot) (err error) {
+		if err := h.occupy(ctx, n.openPlace); err != nil {
+			return err
+		}
+		h.device, err = n.mapper.Map(ctx, h.place, in.Clone, h.dir)
+		return err
+	})
+}
+
+// Fsck replays the journal of the clone and repairs what its filesystem's own
+// check repairs without asking; it returns what the check printed. A repeat
+// finds a clean filesystem. It fails with FilesystemDamaged when the check
+// cannot repair it, and VolumeUnsupported for a type without a safe check.
+func (n *Node) Fsck(ctx context.Context, in StepInput) (report string, err error) {
+	err = n.step(ctx, in, func(ctx context.Context, h *heldSlot) (err error) {
+		report, err = mount.Fsck(ctx, h.place, h.device, in.Volume.FSType)
+		return err
+	})
+	return report, err
+}
+
+// Mount mounts the clone read-only under backup.DataPath of the lease's place.
+// A repeat finds it mounted.
+func (n *Node) Mount(ctx context.Context, in StepInput) error {
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		return mount.Mount(ctx, h.place, h.device, in.Volume.FSType, backup.DataPath)
+	})
+}
+
+// Unmount takes the clone's filesystem away. A repeat finds nothing mounted; a
+// lease that is lost has nothing mounted either.
+func (n *Node) Unmount(ctx context.Context, in StepInput) error {
+	err := n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		return mount.Unmount(ctx, h.place, backup.DataPath)
+	})
+	return exceptLost(err)
+}
+
+// Unmap gives back the device, the lease's place, and with it the slot. A
+// repeat finds no lease, which is fine.
+func (n *Node) Unmap(ctx context.Context, in StepInput) error {
+	err := n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		if h.place != nil {
+			if err := n.mapper.Unmap(ctx, h.place, h.dir); err != nil {
+				return err
+			}
+		}
+		if err := h.vacate(ctx); err != nil {
+			return err
+		}
+		h.release()
+		return nil
+	})
+	return exceptLost(err)
+}
+
+// step runs one step inside the place of its lease, with heartbeats.
+func (n *Node) step(ctx context.Context, in StepInput, do func(ctx context.Context, h *heldSlot) error) error {
+	h, err := n.slots.holding(in.Lease)
+	if err != nil {
+		return toFailure(err)
+	}
+	ctx, leave := h.enter(ctx)
+	defer leave()
+	defer heartbeat(ctx, nil)()
+	err = do(ctx, h)
+	if err != nil && h.ctx.Err() != nil && ctx.Err() != nil {
+		// Whatever the step saw go wrong, it went wrong because its place was
+		// taken away under it.
+		err = context.Cause(ctx)
+	}
+	return toFailure(err)
+}
+
+// exceptLost forgets a lost lease: what it held was torn down when it was lost.
+func exceptLost(err error) error {
+	if ClassOf(err) == backup.LeaseLost {
+		return nil
+	}
+	return err
+}
+
+func writeLeftover(dir string, l Leftover) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("describing the lease: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the lease's directory: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, leftoverFile), data, 0o600); err != nil {
+		return fmt.Errorf("recording the lease: %w", err)
+	}
+	return nil
+}
+
+// ReadLeftovers reads what the lease directories below an agent's state
+// directory say of their leases. Directories without a readable record are left
+// out: the agent died before it told any workflow of the lease.
+func ReadLeftovers(stateDir string) ([]Leftover, error) {
+	files, err := filepath.Glob(filepath.Join(stateDir, "*", leftoverFile))
+	if err != nil {
+		return nil, fmt.Errorf("listing leases in %s: %w", stateDir, err)
+	}
+	var found []Leftover
+	for _, file := range files {
+		var l Leftover
+		data, err := os.ReadFile(file)
+		if err == nil && json.Unmarshal(data, &l) == nil && l.WorkflowID != "" {
+			found = append(found, l)
+		}
+	}
+	return found, nil
+}

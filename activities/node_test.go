@@ -1,0 +1,127 @@
+package activities
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// holding runs HoldSlot until what the test does lets it end, and returns how it
+// ended.
+func holding(t *testing.T, c call, does func(a *agent, in StepInput, ended <-chan error)) error {
+	t.Helper()
+	var result error
+	a := newAgent(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		a.place = newFakePlace()
+		in := StepInput{Lease: Lease{Run: run, Attempt: 2}}
+		a.stopping = make(chan struct{})
+		c.stopping = a.stopping
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"})
+			ended <- err
+		}()
+		synctest.Wait()
+		require.Equal(t, []any{Grant{Node: "node-a", Attempt: 2}}, a.workflow.received())
+		does(a, in, ended)
+		result = <-ended
+		require.Zero(t, a.slots.inUse())
+		require.NoDirExists(t, filepath.Join(a.settings.StateDir, in.Lease.String()))
+	})
+	return result
+}
+
+func TestHoldSlotEndsWithUnmap(t *testing.T) {
+	require.NoError(t, holding(t, call{}, func(a *agent, in StepInput, ended <-chan error) {
+		found, err := ReadLeftovers(a.settings.StateDir)
+		require.NoError(t, err)
+		require.Equal(t, []Leftover{{WorkflowID: "default-test-workflow-id", Lease: in.Lease, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"}}, found)
+		pass(5 * time.Minute)
+		require.Empty(t, ended)
+		_, err = call{}.run(t, a.Map, in)
+		require.NoError(t, err)
+		require.True(t, a.place.open())
+		for range 2 {
+			_, err = call{}.run(t, a.Unmap, in)
+			require.NoError(t, err)
+			require.False(t, a.place.open())
+			synctest.Wait()
+		}
+	}))
+}
+
+func TestHoldSlotEndsWithItsPlace(t *testing.T) {
+	err := holding(t, call{}, func(a *agent, in StepInput, _ <-chan error) {
+		_, err := call{}.run(t, a.Map, in)
+		require.NoError(t, err)
+		a.place.end()
+		synctest.Wait()
+		_, err = call{}.run(t, a.Mount, in)
+		require.Equal(t, backup.LeaseLost, ClassOf(err))
+		_, err = call{}.run(t, a.Unmount, in)
+		require.NoError(t, err, "nothing is mounted any more")
+	})
+	require.Equal(t, backup.LeaseLost, ClassOf(err))
+	require.ErrorContains(t, err, errPlaceEnded.Error())
+}
+
+func TestHoldSlotGoesOnForAWhileWhenTheAgentStops(t *testing.T) {
+	err := holding(t, call{}, func(a *agent, _ StepInput, ended <-chan error) {
+		close(a.stopping)
+		pass(a.settings.DrainTimeout - time.Second)
+		require.Empty(t, ended)
+	})
+	require.Equal(t, backup.NodeDraining, ClassOf(err))
+}
+
+func TestHoldSlotEndsWhenCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := holding(t, call{ctx: ctx}, func(*agent, StepInput, <-chan error) { cancel() })
+	requireCancelled(t, err)
+}
+
+func TestHoldSlotRefusesWhenAllAreTaken(t *testing.T) {
+	a := newAgent(t, 1)
+	a.hold(t, 1)
+	_, err := call{}.run(t, a.HoldSlot, HoldSlotInput{Lease: Lease{Run: run, Attempt: 2}})
+	require.Equal(t, backup.NodeBusy, ClassOf(err))
+	require.Empty(t, a.workflow.received())
+}
+
+func TestStepsNeedTheirLease(t *testing.T) {
+	a := newAgent(t, 1)
+	in := a.hold(t, 1)
+	in.Lease.Attempt = 2
+	for _, step := range []any{a.Map, a.Mount, a.Fsck} {
+		_, err := call{}.run(t, step, in.StepInput)
+		require.Equal(t, backup.LeaseLost, ClassOf(err))
+	}
+	_, err := call{}.run(t, a.Restic, in)
+	require.Equal(t, backup.LeaseLost, ClassOf(err))
+	require.Empty(t, a.repository.ids())
+}
+
+func TestReadLeftoversSkipsWhatItCannotRead(t *testing.T) {
+	dir := t.TempDir()
+	want := Leftover{WorkflowID: "backup/shop/data", Lease: Lease{Run: run, Attempt: 1}, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"}
+	require.NoError(t, writeLeftover(filepath.Join(dir, want.Lease.String()), want))
+	for name, content := range map[string]string{"torn": `{"workflowID": "ba`, "empty": "", "of nobody": "{}"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name, leftoverFile), []byte(content), 0o600))
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "without a record"), 0o700))
+	found, err := ReadLeftovers(dir)
+	require.NoError(t, err)
+	require.Equal(t, []Leftover{want}, found)
+	found, err = ReadLeftovers(filepath.Join(dir, "nowhere"))
+	require.NoError(t, err)
+	require.Empty(t, found)
+}

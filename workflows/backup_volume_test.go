@@ -1,0 +1,213 @@
+package workflows_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+var input = workflows.BackupVolumeInput{Namespace: "shop", Claim: "data"}
+
+// backUp runs the workflow to its end and checks what holds for every run:
+// nothing is left behind.
+func (w *world) backUp(t *testing.T, in workflows.BackupVolumeInput) (workflows.BackupVolumeResult, error) {
+	t.Helper()
+	w.env.ExecuteWorkflow(workflows.BackupVolume, in)
+	require.True(t, w.env.IsWorkflowCompleted())
+	// What the workflow cancelled ends a moment after it.
+	require.Eventually(t, func() bool { return len(w.leftovers()) == 0 }, 5*time.Second, time.Millisecond, "%s", w.leftovers())
+	if err := w.env.GetWorkflowError(); err != nil {
+		return workflows.BackupVolumeResult{}, err
+	}
+	var result workflows.BackupVolumeResult
+	require.NoError(t, w.env.GetWorkflowResult(&result))
+	return result, nil
+}
+
+func TestBackupVolumeStoresTheSnapshotAndTellsTheTenant(t *testing.T) {
+	w := newWorld(t)
+	result, err := w.backUp(t, input)
+	require.NoError(t, err)
+	require.Equal(t, workflows.BackupVolumeResult{
+		Outcome: workflows.OutcomeSucceeded, Volume: volume(),
+		Snapshot: backup.Snapshot{Image: volume().Image, Name: backup.SnapshotName(run), Time: snapshotTime},
+		Stored:   backup.Stored{ID: "stored-" + run + "-1", Time: snapshotTime},
+		Node:     "node-a", Attempts: 1, Fsck: "recovering journal", Annotated: true,
+	}, result)
+	require.Equal(t, []string{
+		"Resolve", "Annotate start", "Snapshot", "Clone", "HoldSlot", "Map", "Fsck", "Mount", "Restic",
+		"Unmount", "Unmap", "Annotate done", "Cleanup",
+	}, w.calls)
+	require.Equal(t, snapshotTime, *w.marks[1].BackedUp)
+}
+
+func TestBackupVolumeStartsOverWhereverTheNodeIsLost(t *testing.T) {
+	for _, step := range []string{"HoldSlot", "Map", "Fsck", "Mount", "Restic"} {
+		for _, class := range []backup.Class{backup.LeaseLost, backup.NodeDraining} {
+			t.Run(step+" "+string(class), func(t *testing.T) {
+				w := newWorld(t)
+				w.expect(step, fails(class, true), fails(class, true))
+				start := w.env.Now()
+				result, err := w.backUp(t, input)
+				require.NoError(t, err)
+				require.Equal(t, 3, result.Attempts)
+				require.Equal(t, "node-c", result.Node)
+				require.Equal(t, 1, w.backups)
+				require.Equal(t, 3, w.called("Clone"), "each attempt reads a fresh clone")
+				require.Equal(t, 1, w.called("Snapshot"))
+				require.Equal(t, 1, w.called("Cleanup"))
+				require.GreaterOrEqual(t, w.env.Now().Sub(start), (30+60)*time.Second, "agents that fell silent have time to notice")
+			})
+		}
+	}
+}
+
+func TestBackupVolumeGivesUpOnNodesAfterADay(t *testing.T) {
+	w := newWorld(t)
+	for range 1000 {
+		w.expect("Map", fails(backup.LeaseLost, true))
+	}
+	start := w.env.Now()
+	_, err := w.backUp(t, input)
+	require.Equal(t, backup.LeaseLost, activities.ClassOf(err))
+	require.Equal(t, 1, w.called("Cleanup"))
+	require.GreaterOrEqual(t, w.env.Now().Sub(start), 24*time.Hour)
+	require.Less(t, w.called("Map"), 70, "pauses grow, or the history would overflow")
+}
+
+func TestBackupVolumeEndsWithTheClassOfAFinalFailure(t *testing.T) {
+	for step, class := range map[string]backup.Class{
+		"Resolve":  backup.VolumeGone,
+		"Snapshot": backup.VolumeGone,
+		"Clone":    backup.VolumeGone,
+		"Map":      backup.VolumeGone,
+		"Fsck":     backup.FilesystemDamaged,
+		"Mount":    backup.FilesystemDamaged,
+		"Restic":   backup.RepositoryAuth,
+	} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.expect(step, fails(class, true))
+			_, err := w.backUp(t, input)
+			require.Equal(t, class, activities.ClassOf(err))
+			require.ErrorContains(t, err, "trouble of class "+string(class))
+			require.NotContains(t, err.Error(), "activity error", "people read this")
+			require.Zero(t, w.called("Annotate done"))
+			require.Equal(t, 1, w.called(step), "a final failure is not retried")
+		})
+	}
+}
+
+func TestBackupVolumeRetriesPassingFaults(t *testing.T) {
+	for _, step := range []string{"Resolve", "Annotate start", "Snapshot", "Clone", "Map", "Fsck", "Mount", "Restic", "Unmount", "Annotate done", "Cleanup"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel() // retries wait in real time while a slot is held
+			w := newWorld(t)
+			w.expect(step, fails("", false), fails("", false))
+			result, err := w.backUp(t, input)
+			require.NoError(t, err)
+			require.Equal(t, 1, result.Attempts)
+			require.Equal(t, 3, w.called(step))
+		})
+	}
+}
+
+func TestBackupVolumeCancelledAtEachStepCleansUp(t *testing.T) {
+	for _, step := range []string{"Resolve", "Annotate start", "Snapshot", "Clone", "HoldSlot", "Map", "Fsck", "Mount", "Restic"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.expect(step, func(ctx context.Context) error {
+				w.env.CancelWorkflow()
+				if step == "HoldSlot" {
+					return nil
+				}
+				// What does not heartbeat ends by itself; the others are told.
+				for range 20 {
+					activity.RecordHeartbeat(ctx)
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(5 * time.Millisecond):
+					}
+				}
+				return nil
+			})
+			_, err := w.backUp(t, input)
+			require.True(t, temporal.IsCanceledError(err), "%v", err)
+			require.Zero(t, w.called("Annotate done"))
+		})
+	}
+}
+
+func TestBackupVolumeKeepsAPartialBackupAndFails(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Restic", fails(backup.BackupPartial, true))
+	_, err := w.backUp(t, input)
+	require.Equal(t, backup.BackupPartial, activities.ClassOf(err))
+	require.Zero(t, w.called("Annotate done"))
+}
+
+func TestBackupVolumeSucceedsWithoutAnnotations(t *testing.T) {
+	w := newWorld(t)
+	w.annotate = activities.AnnotateResult{Reason: "the claim was deleted"}
+	w.expect("Annotate start", fails(backup.VolumeGone, true))
+	result, err := w.backUp(t, input)
+	require.NoError(t, err)
+	require.False(t, result.Annotated)
+	require.Len(t, result.Notes, 2)
+	require.Contains(t, result.Notes[1], "the claim was deleted")
+}
+
+func TestBackupVolumeSaysWhatCouldNotBeCleanedUp(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Cleanup", fails(backup.VolumeGone, true))
+	w.env.ExecuteWorkflow(workflows.BackupVolume, input)
+	var result workflows.BackupVolumeResult
+	require.NoError(t, w.env.GetWorkflowResult(&result))
+	require.Equal(t, workflows.OutcomeSucceeded, result.Outcome)
+	require.Contains(t, result.Notes[0], "not everything could be cleaned up yet")
+}
+
+func TestBackupVolumeForceReleasesANodeThatCannotTakeDown(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Unmount", fails(backup.InvalidInput, true))
+	result, err := w.backUp(t, input)
+	require.NoError(t, err)
+	require.Contains(t, result.Notes[0], "by force")
+	require.Zero(t, w.called("Unmap"))
+}
+
+func TestBackupVolumeRefusesNamesThatKubernetesCouldNotHave(t *testing.T) {
+	for _, in := range []workflows.BackupVolumeInput{
+		{}, {Namespace: "shop"}, {Claim: "data"}, {Namespace: "Shop", Claim: "data"},
+		{Namespace: "shop", Claim: "../data"}, {Namespace: "shop", Claim: "-data"},
+		{Namespace: "shop", Claim: "data", Node: "no such node"},
+	} {
+		w := newWorld(t)
+		_, err := w.backUp(t, in)
+		require.Equal(t, backup.InvalidInput, activities.ClassOf(err), "%+v", in)
+		require.Empty(t, w.calls)
+	}
+}
+
+func TestReconcileCleansUpOnlyAfterRunsThatEnded(t *testing.T) {
+	w := newWorld(t)
+	w.make("snapshot " + backup.SnapshotName("ended"))
+	w.make("snapshot " + backup.SnapshotName("running"))
+	w.env.ExecuteWorkflow(workflows.Reconcile, workflows.ReconcileInput{Leftovers: []activities.Leftover{
+		{WorkflowID: "backup/shop/data", Lease: activities.Lease{Run: "ended", Attempt: 1}},
+		{WorkflowID: "still-running", Lease: activities.Lease{Run: "running", Attempt: 1}},
+	}})
+	var result workflows.ReconcileResult
+	require.NoError(t, w.env.GetWorkflowResult(&result))
+	require.Equal(t, workflows.ReconcileResult{Cleaned: 1, Running: 1}, result)
+	require.Equal(t, []string{"snapshot " + backup.SnapshotName("running")}, w.leftovers())
+}

@@ -1,0 +1,132 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// Every timeout of Ammonite's workflows is here, with its reason. Nothing limits
+// how long a backup may take: a large volume is not a fault.
+
+// passing is how faults that pass by themselves are retried. They are bounded
+// by each activity's ScheduleToClose timeout, not by a count, because a restart
+// of a worker counts as an attempt too.
+var passing = &temporal.RetryPolicy{
+	InitialInterval:    time.Second,
+	BackoffCoefficient: 2,
+	MaximumInterval:    30 * time.Second,
+}
+
+// apiCall is for the control side's short steps.
+func apiCall(summary string) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		TaskQueue: backup.ControlQueue,
+		// Ceph operations end with an error after a minute by themselves, see
+		// ceph.Connect; a step is at most two of them.
+		StartToCloseTimeout: 3 * time.Minute,
+		// An outage of the API server, Ceph or its monitors that lasts longer
+		// than this fails the run; its snapshot would be too old to be worth it.
+		ScheduleToCloseTimeout: time.Hour,
+		// They heartbeat once a second: a control worker that died is replaced
+		// soon.
+		HeartbeatTimeout:    10 * time.Second,
+		RetryPolicy:         passing,
+		WaitForCancellation: true,
+		Summary:             summary,
+	}
+}
+
+// note is for marks on Kubernetes objects that the backup does not depend on.
+func note(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// Short, so that an API server that is down does not hold up the backup.
+	options.ScheduleToCloseTimeout = 2 * time.Minute
+	return options
+}
+
+// cleaning is for the removal of what a run made.
+func cleaning(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// A node that is cut off or frozen can hold its clone for that long without
+	// leaving work for its next start-up sweep.
+	options.ScheduleToCloseTimeout = time.Hour
+	return options
+}
+
+// slot is for HoldSlot.
+func slot(queue, summary string, heartbeat time.Duration, priority int) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		TaskQueue: queue,
+		// Longer than any backup: a lease ends by Unmap, by cancellation or by
+		// silence. There is no ScheduleToStart timeout, because waiting here is
+		// the backlog.
+		StartToCloseTimeout: 90 * 24 * time.Hour,
+		HeartbeatTimeout:    heartbeat,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    time.Second,
+			BackoffCoefficient: 2,
+			MaximumInterval:    10 * time.Second,
+			// A node that fell silent lost the volume: the same lease must not
+			// be taken up by another.
+			NonRetryableErrorTypes: []string{"TemporalTimeout:Heartbeat", "TemporalTimeout:StartToClose"},
+		},
+		WaitForCancellation: true,
+		Summary:             summary,
+		Priority:            temporal.Priority{PriorityKey: priority},
+	}
+}
+
+// nodeStep is for the steps on a node that holds a slot.
+func nodeStep(node, summary string, heartbeat time.Duration) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		TaskQueue: backup.NodeQueue(node),
+		// The node holds a slot for this volume, so it polls; when it does not
+		// start a step for so long, it is gone. Temporal never retries this.
+		ScheduleToStartTimeout: 2 * time.Minute,
+		// Longer than any backup: what ends a step is silence, or restic that
+		// stands still.
+		StartToCloseTimeout: 90 * 24 * time.Hour,
+		HeartbeatTimeout:    heartbeat,
+		RetryPolicy:         passing,
+		WaitForCancellation: true,
+		Summary:             summary,
+	}
+}
+
+// nodeQuick is for the steps on a node that do not depend on the volume's size.
+func nodeQuick(node, summary string, heartbeat time.Duration) workflow.ActivityOptions {
+	options := nodeStep(node, summary, heartbeat)
+	// Mapping or mounting that fails for so long fails the run.
+	options.ScheduleToCloseTimeout = time.Hour
+	return options
+}
+
+// nodeTeardown is for taking away what a node holds. What does not go in that
+// time is left to the end of the lease, which tears down by force.
+func nodeTeardown(node, summary string, heartbeat time.Duration) workflow.ActivityOptions {
+	options := nodeQuick(node, summary, heartbeat)
+	options.ScheduleToCloseTimeout = 3 * time.Minute
+	return options
+}
+
+// giveUpAfter bounds how often a volume starts over on another node: after a
+// day a fresh snapshot is worth more.
+const giveUpAfter = 24 * time.Hour
+
+// longestPause bounds the pauses between attempts on different nodes.
+const longestPause = 30 * time.Minute
+
+// defaultPriority is the priority of a run that was started without one: a
+// person waits for it.
+const defaultPriority = 1
+
+// nothing names the activities for the compiler; their fields are never used.
+var (
+	control *activities.Control
+	node    *activities.Node
+)
