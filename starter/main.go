@@ -1,0 +1,84 @@
+// Command ammonite starts, follows and lists backups of Ceph volumes. It speaks
+// to Temporal, which runs them, and to the restic repository, which keeps them.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/ammonite-backup/ammonite/internal/command"
+)
+
+// version is set by the build: -ldflags "-X main.version=v1.2.3".
+var version = "development"
+
+// surroundings is what the commands touch of the world.
+type surroundings struct {
+	stdout, stderr io.Writer
+	// width is the width of the terminal at stderr; 0 if that is none.
+	width   int
+	environ []string
+	connect func(ctx context.Context) (temporalClient, error)
+	run     command.Runner
+	// interrupts starts the delivery of Ctrl-C and SIGTERM, which until then end
+	// the process.
+	interrupts func() (signals <-chan os.Signal, stop func())
+	now        func() time.Time
+	// poll is the pause between two looks at a run.
+	poll time.Duration
+}
+
+func main() {
+	os.Exit(execute(context.Background(), realSurroundings(), os.Args[1:]))
+}
+
+func realSurroundings() surroundings {
+	s := surroundings{
+		stdout:     os.Stdout,
+		stderr:     os.Stderr,
+		environ:    os.Environ(),
+		connect:    connect,
+		run:        command.Exec{},
+		interrupts: interrupts,
+		now:        time.Now,
+		poll:       time.Second,
+	}
+	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
+		s.width = 80
+		if width, _, err := term.GetSize(fd); err == nil && width > 0 {
+			s.width = width
+		}
+	}
+	return s
+}
+
+func interrupts() (<-chan os.Signal, func()) {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	return c, func() { signal.Stop(c) }
+}
+
+// execute runs the command line and returns the exit code.
+func execute(ctx context.Context, s surroundings, args []string) int {
+	root := newRootCommand(s)
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitSuccess
+	}
+	code := exitCode(err)
+	if text := message(err); text != "" {
+		fmt.Fprintf(s.stderr, "ammonite: %s\n", text)
+	}
+	if code == exitUsage {
+		fmt.Fprintf(s.stderr, "`%s --help` shows how it is used.\n", cmd.CommandPath())
+	}
+	return code
+}

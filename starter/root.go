@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+const rootHelp = `Ammonite backs up the Ceph volumes behind Kubernetes claims into a restic
+repository. Each backup is a durable Temporal workflow: it goes on when this
+command, a worker or a node dies.
+
+Where Temporal is, is read like by Temporal's own command line: from
+TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_* or a
+profile (TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE). Where the repository is, is
+read like by restic: from RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE and so on.
+
+` + exitCodesHelp
+
+func newRootCommand(s surroundings) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ammonite",
+		Short: "Back up Ceph volumes behind Kubernetes claims",
+		Long:  rootHelp,
+		Example: `  ammonite backup shop/data
+  ammonite status
+  ammonite snapshots shop/data`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version,
+	}
+	root.SetOut(s.stdout)
+	root.SetErr(s.stderr)
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newSnapshotsCommand(s), newVersionCommand(s))
+	return root
+}
+
+// selection is a NAMESPACE[/CLAIM] argument; the zero value selects everything.
+type selection struct {
+	namespace, claim string
+}
+
+// parseSelection reads the optional argument of listing commands.
+func parseSelection(args []string) (selection, error) {
+	if len(args) == 0 {
+		return selection{}, nil
+	}
+	if claim, err := backup.ParseClaim(args[0]); err == nil {
+		return selection{namespace: claim.Namespace, claim: claim.Name}, nil
+	}
+	// Any claim name will do to check the namespace alone.
+	if (backup.Claim{Namespace: args[0], Name: "any"}).Validate() == nil {
+		return selection{namespace: args[0]}, nil
+	}
+	return selection{}, fmt.Errorf("%q is neither a namespace nor a claim. Write it as NAMESPACE or NAMESPACE/CLAIM, for example shop/data", args[0])
+}
+
+func (s selection) matches(c backup.Claim) bool {
+	return (s.namespace == "" || s.namespace == c.Namespace) && (s.claim == "" || s.claim == c.Name)
+}

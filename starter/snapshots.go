@@ -1,0 +1,173 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+)
+
+// resticVariable names the restic program to use, instead of the one on PATH.
+const resticVariable = "AMMONITE_RESTIC"
+
+type snapshotsOptions struct {
+	selection selection
+	output    format
+}
+
+func newSnapshotsCommand(s surroundings) *cobra.Command {
+	var o snapshotsOptions
+	cmd := &cobra.Command{
+		Use:   "snapshots [NAMESPACE[/CLAIM]]",
+		Short: "List the backups in the repository",
+		Long: `List the backups in the restic repository, by claim and time. It asks restic
+alone: neither Temporal nor the cluster need to exist any more.
+
+Backups made before Ammonite have no tags; their claims are read from restic's
+host name. Where that could mean several claims, the host name is shown.
+
+` + exitCodesHelp,
+		Example: `  ammonite snapshots
+  ammonite snapshots shop/data
+  ammonite snapshots shop -o json | jq -r '.[] | select(.partial | not) | .id'
+  restic restore "$(ammonite snapshots shop/data -o json | jq -r '.[-1].id')" --target /mnt`,
+		Args: func(_ *cobra.Command, args []string) error {
+			err := cobra.MaximumNArgs(1)(nil, args)
+			if err == nil {
+				o.selection, err = parseSelection(args)
+			}
+			return err
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runSnapshots(cmd.Context(), s, o)
+		},
+	}
+	addOutputFlag(cmd, &o.output)
+	return cmd
+}
+
+func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {
+	repository, err := restic.FromEnvironment(s.environ)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	for _, kv := range s.environ {
+		if binary, ok := strings.CutPrefix(kv, resticVariable+"="); ok {
+			repository.Binary = binary
+		}
+	}
+	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
+	if err != nil {
+		return exit(exitUnreachable, err)
+	}
+	rows := snapshotRows(list, o.selection)
+	if o.output == formatJSON {
+		return classed(writeJSON(s.stdout, rows))
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(s.stderr, "The repository holds no such backups.")
+		return nil
+	}
+	return classed(writeSnapshots(s.stdout, rows))
+}
+
+// snapshotRow is a backup in `ammonite snapshots`.
+type snapshotRow struct {
+	ID        string    `json:"id"`
+	Time      time.Time `json:"time"`
+	Host      string    `json:"host"`
+	Namespace string    `json:"namespace,omitempty"`
+	Claim     string    `json:"claim,omitempty"`
+	Kind      string    `json:"kind,omitempty"`
+	Run       string    `json:"run,omitempty"`
+	PV        string    `json:"pv,omitempty"`
+	Partial   bool      `json:"partial"`
+	Bytes     uint64    `json:"bytes"`
+	Added     uint64    `json:"bytesAdded"`
+	Files     uint64    `json:"files"`
+}
+
+// snapshotRows are the selected backups of volumes, sorted by claim and time.
+// Other users of the repository are left out.
+func snapshotRows(list []restic.Snapshot, sel selection) []snapshotRow {
+	rows := make([]snapshotRow, 0, len(list))
+	for _, s := range list {
+		kind, claims := owners(s)
+		if !slices.ContainsFunc(claims, sel.matches) {
+			continue
+		}
+		stored := s.Stored()
+		row := snapshotRow{
+			ID: s.ID, Time: s.Time, Host: s.Host, Kind: kind, Partial: s.Partial(),
+			Run: backup.TagValue(s.Tags, backup.TagRun), PV: backup.TagValue(s.Tags, backup.TagPV),
+			Bytes: stored.BytesProcessed, Added: stored.BytesAdded,
+			Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified,
+		}
+		if len(claims) == 1 {
+			row.Namespace, row.Claim = claims[0].Namespace, claims[0].Name
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b snapshotRow) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Claim, b.Claim), cmp.Compare(a.Host, b.Host), a.Time.Compare(b.Time))
+	})
+	return rows
+}
+
+// owners returns the kind of a backup and the claims that it may be of: one, by
+// its tags; or, by its host name alone, possibly several; none for a stranger's.
+func owners(s restic.Snapshot) (kind string, claims []backup.Claim) {
+	tagged := backup.Claim{
+		Namespace: backup.TagValue(s.Tags, backup.TagNamespace),
+		Name:      backup.TagValue(s.Tags, backup.TagClaim),
+		UID:       backup.TagValue(s.Tags, backup.TagClaimUID),
+	}
+	if tagged.Namespace != "" && tagged.Name != "" {
+		return backup.TagValue(s.Tags, backup.TagKind), []backup.Claim{tagged}
+	}
+	for _, k := range []backup.Kind{backup.KindRBDFilesystem, backup.KindRBDBlock, backup.KindCephFS} {
+		rest, ok := strings.CutPrefix(s.Host, string(k)+"-")
+		if !ok {
+			continue
+		}
+		// Every place at which the name could be cut, also overlapping ones.
+		const between = "-nspvc-"
+		for i := range rest {
+			if !strings.HasPrefix(rest[i:], between) {
+				continue
+			}
+			c := backup.Claim{Namespace: rest[:i], Name: rest[i+len(between):]}
+			if c.Validate() == nil {
+				claims = append(claims, c)
+			}
+		}
+		return string(k), claims
+	}
+	return "", nil
+}
+
+func writeSnapshots(w io.Writer, rows []snapshotRow) error {
+	table := [][]string{{"NAMESPACE", "CLAIM", "KIND", "TIME", "ID", "SIZE", "FILES", "ADDED", "NOTE"}}
+	for _, r := range rows {
+		note := ""
+		if r.Partial {
+			note = "partial: misses files"
+		}
+		namespace, claim := r.Namespace, r.Claim
+		if claim == "" {
+			namespace, claim = "?", "host "+r.Host
+		}
+		table = append(table, []string{
+			namespace, claim, r.Kind, moment(r.Time), shortID(r.ID), size(r.Bytes), fmt.Sprint(r.Files), size(r.Added), note,
+		})
+	}
+	return writeTable(w, table)
+}
