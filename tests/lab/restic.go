@@ -1,0 +1,63 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+)
+
+func (l *Lab) repositoryURL(name string) string {
+	return fmt.Sprintf("rest:http://%s/%s/", l.address(portRestServer), name)
+}
+
+// repositoryDir is where the REST server keeps a repository.
+func (l *Lab) repositoryDir(name string) string { return l.path("restic", "data", name) }
+
+func (l *Lab) restServerArguments() []string {
+	return []string{
+		l.tool("rest-server"),
+		"--path", l.path("restic", "data"),
+		"--listen", l.address(portRestServer),
+		"--no-auth",
+	}
+}
+
+func (l *Lab) upRestic(ctx context.Context) error {
+	if err := os.MkdirAll(l.path("restic", "data"), 0o755); err != nil {
+		return err
+	}
+	if !exists(l.ResticPasswordFile) {
+		if err := writeFile(l.ResticPasswordFile, rand.Text()+"\n", 0o600); err != nil {
+			return err
+		}
+	}
+	return l.progress.step("restic REST server", func() error {
+		if err := l.StartPart(ctx, RestServer); err != nil {
+			return err
+		}
+		_, err := l.NewRepository(ctx, "default")
+		return err
+	})
+}
+
+func (l *Lab) restServerAnswers(ctx context.Context) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", l.address(portRestServer))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// NewRepository makes a repository on the REST server, which the lab's password
+// file opens, and returns its URL. One that exists is left as it is.
+func (l *Lab) NewRepository(ctx context.Context, name string) (url string, err error) {
+	url = l.repositoryURL(name)
+	if exists(l.repositoryDir(name) + "/config") {
+		return url, nil
+	}
+	_, err = l.Run(ctx, "restic", "-r", url, "--password-file", l.ResticPasswordFile, "init")
+	return url, err
+}
