@@ -1,0 +1,183 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/ammonite-backup/ammonite/tests/system"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// fault is something that goes wrong at one step of a run.
+type fault struct {
+	// at is a fault point: before-, during- or after-ACTIVITY.
+	at string
+	// action is what happens there, see system.Worker.Inject.
+	action string
+	// control says that it happens to the control worker; otherwise it happens
+	// to the node's.
+	control bool
+	// armed, when set, is a fault point on the node that must be reached before
+	// the fault is injected: it tells two uses of one activity apart.
+	armed string
+}
+
+func (f fault) String() string {
+	worker := "node"
+	if f.control {
+		worker = "control"
+	}
+	name := fmt.Sprintf("%s %s %s", f.action, worker, f.at)
+	if f.armed != "" {
+		name += " once " + f.armed
+	}
+	return name
+}
+
+// lane is an installation on which fault after fault is tried: a control worker,
+// node-a, which meets the faults, and node-b, which is only there when node-a is
+// not. What it backs up is the subject's.
+type lane struct {
+	*system.System
+	subject subject
+	control *system.Worker
+	a, b    *system.Worker
+}
+
+// subject is what the faults are tried on: a kind of work, with the steps that
+// it takes on each side. Each kind of volume, and later restores, is one.
+type subject interface {
+	// start begins the work.
+	start(ctx context.Context, s *system.System) (client.WorkflowRun, error)
+	// verify proves, after the run succeeded, that its work is done exactly once
+	// and is right.
+	verify(t *testing.T, s *system.System, run client.WorkflowRun)
+}
+
+// subjectMaker prepares a subject for a lane.
+type subjectMaker func(t *testing.T, s *system.System) subject
+
+func newLane(t *testing.T, prepare subjectMaker) *lane {
+	s := newSystem(t)
+	l := &lane{System: s, subject: prepare(t, s)}
+	control, nodes := start(t, s, 1, 1)
+	l.control, l.a, l.b = control, nodes[0], nodes[1]
+	require.NoError(t, l.b.Stop(t.Context()))
+	return l
+}
+
+// try injects the fault into a run and requires that the run succeeds all the
+// same, is right, and leaves nothing behind.
+func (l *lane) try(t *testing.T, f fault) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	victim := l.a
+	if f.control {
+		victim = l.control
+	}
+	if f.armed != "" {
+		require.NoError(t, l.a.Inject(f.armed, "hold"))
+	} else {
+		require.NoError(t, victim.Inject(f.at, f.action))
+	}
+	run, err := l.subject.start(ctx, l.System)
+	require.NoError(t, err)
+	if f.armed != "" {
+		require.NoError(t, l.a.AwaitFired(ctx, f.armed))
+		require.NoError(t, victim.Inject(f.at, f.action))
+		require.NoError(t, l.a.LetGo(f.armed))
+	}
+	require.NoError(t, victim.AwaitFired(ctx, f.at))
+	l.help(t, ctx, f, victim)
+
+	var result workflows.BackupVolumeResult
+	require.NoError(t, run.Get(ctx, &result))
+	if verb(f.action) == "freeze" {
+		l.thaw(t, ctx)
+	}
+	require.NoError(t, victim.LetGo(f.at))
+	l.subject.verify(t, l.System, run)
+	l.reset(t, ctx)
+	requireNothingLeft(t, l.System)
+}
+
+// help brings in what a cluster would: the control worker's next pod, or
+// another node.
+func (l *lane) help(t *testing.T, ctx context.Context, f fault, victim *system.Worker) {
+	if verb(f.action) == "kill" {
+		<-victim.Exited()
+	}
+	switch {
+	case verb(f.action) == "fail":
+	case f.control:
+		require.NoError(t, victim.Start(ctx))
+	default:
+		require.NoError(t, l.b.Start(ctx))
+	}
+}
+
+// thaw lets a frozen node go on, long after its volume went to another one. By
+// then its sandbox must have ended by itself.
+func (l *lane) thaw(t *testing.T, ctx context.Context) {
+	var left []string
+	require.Eventually(t, func() bool {
+		var err error
+		left, err = l.Processes(l.a)
+		require.NoError(t, err)
+		return len(left) == 0
+	}, time.Minute, 200*time.Millisecond, "processes of a frozen node: %s", &left)
+	l.a.Signal(syscall.SIGCONT)
+}
+
+// reset makes the lane as new: node-a up, and swept by its own start; node-b
+// down.
+func (l *lane) reset(t *testing.T, ctx context.Context) {
+	if !l.a.Alive() {
+		require.NoError(t, l.a.Start(ctx))
+	}
+	require.NoError(t, l.b.Stop(ctx))
+}
+
+// lanes is how many faults are tried at once: each spends most of its time
+// waiting for a heartbeat that does not come.
+const lanes = 6
+
+// tryAll tries each fault on a lane that is free.
+func tryAll(t *testing.T, prepare subjectMaker, faults []fault) {
+	waiting := fill(faults)
+	for i := range min(lanes, len(faults)) {
+		t.Run(fmt.Sprintf("lane%d", i), func(t *testing.T) {
+			t.Parallel()
+			l := newLane(t, prepare)
+			for f := range waiting {
+				if !t.Run(f.String(), func(t *testing.T) { l.try(t, f) }) {
+					// What the fault left would be blamed on the next one; the other
+					// lanes go on.
+					return
+				}
+			}
+		})
+	}
+}
+
+func fill(faults []fault) <-chan fault {
+	waiting := make(chan fault, len(faults))
+	for _, f := range faults {
+		waiting <- f
+	}
+	close(waiting)
+	return waiting
+}
+
+// verb is an action without the time at which it happens.
+func verb(action string) string {
+	word, _, _ := strings.Cut(action, " ")
+	return word
+}

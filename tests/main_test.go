@@ -1,0 +1,127 @@
+// Package tests holds Ammonite's end-to-end tests: the real worker and command
+// against the real Ceph, Kubernetes, Temporal and restic of the lab.
+package tests
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/tests/lab"
+	"github.com/ammonite-backup/ammonite/tests/system"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// heartbeat is after how much silence the tests' nodes are taken for dead:
+// short, because fault tests wait for it, but long enough for two busy cores.
+const heartbeat = 6 * time.Second
+
+// patience bounds every wait of a test.
+const patience = 4 * time.Minute
+
+// newSystem gives a test an installation of Ammonite of its own, with workers
+// that can be told to fail, and checks in the end that nothing is left of its
+// backups.
+func newSystem(t *testing.T, env ...string) *system.System {
+	t.Helper()
+	l := lab.Start(t)
+	binaries(t)
+	name := strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(strings.ToLower(t.Name()))
+	s, err := system.New(t.Context(), l, system.Options{
+		Name: name, WorkerBinary: workerBinary(t), HeartbeatTimeout: heartbeat, Env: env,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		require.NoError(t, s.Close(ctx))
+	})
+	return s
+}
+
+// start starts a control worker and nodes, which are named node-a, node-b, ...,
+// with that many slots each.
+func start(t *testing.T, s *system.System, slots ...int) (control *system.Worker, nodes []*system.Worker) {
+	t.Helper()
+	control, err := s.StartControl(t.Context())
+	require.NoError(t, err)
+	for i, n := range slots {
+		node, err := s.StartNode(t.Context(), "node-"+string(rune('a'+i)), n)
+		require.NoError(t, err)
+		nodes = append(nodes, node)
+	}
+	return control, nodes
+}
+
+// requireNothingLeft waits until nothing is left of a system's backups, for as
+// long as Ceph needs to forget a client that was killed.
+func requireNothingLeft(t *testing.T, s *system.System) {
+	t.Helper()
+	var left []string
+	require.Eventually(t, func() bool {
+		var err error
+		left, err = s.Leftovers(t.Context())
+		require.NoError(t, err)
+		return len(left) == 0
+	}, time.Minute, 500*time.Millisecond, "left behind: %s", &left)
+}
+
+// binaries builds the product once, in the variant that faults can be injected
+// into, so that the tests always run what is in the tree.
+var binaries = func() func(t *testing.T) {
+	var once sync.Once
+	var err error
+	return func(t *testing.T) {
+		t.Helper()
+		once.Do(func() { err = build() })
+		require.NoError(t, err)
+	}
+}()
+
+func build() error {
+	tag, err := cephTag()
+	if err != nil {
+		return err
+	}
+	for _, b := range []struct{ out, pkg, tags, cgo string }{
+		{"bin/faults/ammonite-worker", "./worker", tag + ",faults", "1"},
+		{"bin/ammonite", "./starter", "", "0"},
+	} {
+		cmd := exec.Command("go", "build", "-tags", b.tags, "-o", b.out, b.pkg)
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+b.cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", b.out, err, out)
+		}
+	}
+	return nil
+}
+
+// cephTag names the installed release of Ceph, for which go-ceph is built.
+func cephTag() (string, error) {
+	out, err := exec.Command("rbd", "--version").Output()
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) < 5 {
+		return "", fmt.Errorf("`rbd --version` said %q: %w; make deps installs it", out, err)
+	}
+	return fields[4], nil
+}
+
+func workerBinary(t *testing.T) string { return product(t, "faults/ammonite-worker") }
+
+// product is the path of a binary of the product.
+func product(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "bin", name))
+	require.NoError(t, err)
+	return path
+}

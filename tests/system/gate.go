@@ -1,0 +1,108 @@
+package system
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// Gate is a way to a system's repository on which a test can hold back data. A
+// backup through a closed gate takes as long as the test needs: it reads until
+// restic has no room for more, and then waits.
+type Gate struct {
+	// Repository is the system's repository as it is reached through the gate.
+	Repository string
+
+	server *http.Server
+	mu     sync.Mutex
+	open   chan struct{}
+	held   chan struct{}
+}
+
+// NewGate makes an open gate. Close ends it.
+func (s *System) NewGate() (*Gate, error) {
+	target, err := url.Parse(strings.TrimPrefix(s.Repository, "rest:"))
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	g := &Gate{
+		Repository: "rest:http://" + listener.Addr().String() + target.Path,
+		open:       make(chan struct{}), held: make(chan struct{}, 1),
+	}
+	close(g.open)
+	onward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: target.Scheme, Host: target.Host})
+	g.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/data/") && !g.pass(r) {
+			return
+		}
+		onward.ServeHTTP(w, r)
+	})}
+	go func() { _ = g.server.Serve(listener) }()
+	return g, nil
+}
+
+// pass returns once the gate is open, or false when the sender gave up.
+func (g *Gate) pass(r *http.Request) bool {
+	g.mu.Lock()
+	open := g.open
+	g.mu.Unlock()
+	select {
+	case <-open:
+		return true
+	default:
+	}
+	// Only of a request that was read does the server notice that nobody waits
+	// for its answer any more.
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return false
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	select {
+	case g.held <- struct{}{}:
+	default:
+	}
+	select {
+	case <-open:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// Shut holds back data from now on.
+func (g *Gate) Shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = make(chan struct{})
+	select {
+	case <-g.held:
+	default:
+	}
+}
+
+// Open lets data pass, also what is held.
+func (g *Gate) Open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.open:
+	default:
+		close(g.open)
+	}
+}
+
+// Held gets a value when data is being held back.
+func (g *Gate) Held() <-chan struct{} { return g.held }
+
+// Close ends the gate with all that passes through it.
+func (g *Gate) Close() { _ = g.server.Close() }
