@@ -1,8 +1,8 @@
 package activities
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -18,14 +18,14 @@ type claims interface {
 	MarkBackedUp(ctx context.Context, v backup.Volume, snapshot, now time.Time) (marked bool, reason string, err error)
 }
 
-// images is what the control side needs from Ceph.
-type images interface {
-	Size(ctx context.Context, image backup.Image) (uint64, error)
-	EnsureSnapshot(ctx context.Context, image backup.Image, name string) (backup.Snapshot, error)
+// Ceph is what the control side needs from a Ceph cluster.
+type Ceph interface {
+	Inspect(ctx context.Context, v backup.Volume) (backup.Volume, error)
+	EnsureSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error)
 	EnsureClone(ctx context.Context, snapshot backup.Snapshot, clone backup.Image, metadata map[string]string) error
 	Clones(ctx context.Context, pool, run string) ([]backup.Image, error)
 	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
-	EnsureSnapshotAbsent(ctx context.Context, image backup.Image, name string) error
+	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error
 }
 
 // runs answers whether a workflow run goes on.
@@ -41,8 +41,10 @@ type runs interface {
 // cleaned up.
 type Control struct {
 	Claims claims
-	Images images
-	Runs   runs
+	// Ceph finds a cluster by ceph-csi's name for it. A cluster that is not
+	// configured is a VolumeUnsupported failure.
+	Ceph func(clusterID string) (Ceph, error)
+	Runs runs
 	// ScratchPool is where clones are made; empty stands for the pool of the
 	// image.
 	ScratchPool string
@@ -60,15 +62,16 @@ func uninterrupted(ctx context.Context) (shielded context.Context, done func()) 
 // worker that resolved it. It is part of the run's history, so a change of
 // settings never reaches into runs under way.
 type Plan struct {
-	Volume           backup.Volume `json:"volume"`
-	ScratchPool      string        `json:"scratchPool"`
+	Volume backup.Volume `json:"volume"`
+	// ScratchPool is empty for volumes that need no clone.
+	ScratchPool      string        `json:"scratchPool,omitempty"`
 	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
 }
 
 // Resolve finds the volume behind a claim. It only reads.
 //
-// Final failures: VolumeGone when the claim or the image does not exist,
-// VolumeUnsupported when the volume is of a kind that cannot be backed up.
+// Final failures: VolumeGone when the claim, or the image or subvolume, does not
+// exist, VolumeUnsupported when the volume cannot be backed up as it is.
 func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
@@ -76,33 +79,45 @@ func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error)
 	if err != nil {
 		return Plan{}, toFailure(err)
 	}
-	if volume.Kind != backup.KindRBDFilesystem {
-		return Plan{}, toFailure(backup.Fail(backup.VolumeUnsupported,
-			fmt.Sprintf("claim %s is a volume of kind %s, of which this version makes no backups", claim, volume.Kind),
-			"Only filesystems on RBD images are backed up so far; protect this volume by other means.", nil))
-	}
-	if volume.SizeBytes, err = c.Images.Size(ctx, volume.Image); err != nil {
+	cluster, err := c.Ceph(volume.ClusterID)
+	if err != nil {
 		return Plan{}, toFailure(err)
 	}
-	scratch := c.ScratchPool
-	if scratch == "" {
-		scratch = volume.Image.Pool
+	if volume, err = cluster.Inspect(ctx, volume); err != nil {
+		return Plan{}, toFailure(err)
 	}
-	return Plan{Volume: volume, ScratchPool: scratch, HeartbeatTimeout: c.HeartbeatTimeout}, nil
+	if volume, err = volume.Readable(); err != nil {
+		return Plan{}, toFailure(err)
+	}
+	plan := Plan{Volume: volume, HeartbeatTimeout: c.HeartbeatTimeout}
+	if volume.Kind.Cloned() {
+		plan.ScratchPool = cmp.Or(c.ScratchPool, volume.Image.Pool)
+	}
+	return plan, nil
 }
 
-// SnapshotInput says which image to freeze for which run.
+// SnapshotInput says what to freeze for which run.
 type SnapshotInput struct {
-	Image backup.Image `json:"image"`
-	Run   string       `json:"run"`
+	Source backup.Source `json:"source"`
+	Run    string        `json:"run"`
 }
 
 // Snapshot takes the run's Ceph snapshot. A repeat finds the snapshot by its
 // name and answers with the time at which Ceph took it.
+//
+// A volume that is a snapshot already is taken as it is. It never changes, so
+// the time is now: that is when the volume was seen to hold what it holds.
 func (c *Control) Snapshot(ctx context.Context, in SnapshotInput) (backup.Snapshot, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
-	snapshot, err := c.Images.EnsureSnapshot(ctx, in.Image, backup.SnapshotName(in.Run))
+	cluster, err := c.Ceph(in.Source.ClusterID)
+	if err != nil {
+		return backup.Snapshot{}, toFailure(err)
+	}
+	snapshot, err := cluster.EnsureSnapshot(ctx, in.Source, backup.SnapshotName(in.Run))
+	if in.Source.Subvolume.Snapshot != "" {
+		snapshot.Time = time.Now().UTC()
+	}
 	return snapshot, toFailure(err)
 }
 
@@ -123,8 +138,12 @@ func (c *Control) Clone(ctx context.Context, in CloneInput) (backup.Image, error
 	if in.ScratchPool == in.Snapshot.Image.Pool {
 		clone.Namespace = in.Snapshot.Image.Namespace
 	}
+	cluster, err := c.Ceph(in.Snapshot.ClusterID)
+	if err != nil {
+		return clone, toFailure(err)
+	}
 	info := activity.GetInfo(ctx)
-	err := c.Images.EnsureClone(ctx, in.Snapshot, clone, map[string]string{
+	err = cluster.EnsureClone(ctx, in.Snapshot, clone, map[string]string{
 		backup.MetadataRun:       in.Lease.Run,
 		backup.MetadataAttempt:   strconv.Itoa(in.Lease.Attempt),
 		backup.MetadataWorkflow:  info.WorkflowExecution.ID,
@@ -172,9 +191,10 @@ func (c *Control) Annotate(ctx context.Context, in AnnotateInput) (AnnotateResul
 
 // CleanupInput says what a run made and where.
 type CleanupInput struct {
-	Run         string       `json:"run"`
-	Image       backup.Image `json:"image"`
-	ScratchPool string       `json:"scratchPool"`
+	Run    string        `json:"run"`
+	Source backup.Source `json:"source"`
+	// ScratchPool is empty when the run makes no clones.
+	ScratchPool string `json:"scratchPool,omitempty"`
 }
 
 // Cleanup removes every clone of the run, of whichever attempt, and its
@@ -184,19 +204,25 @@ type CleanupInput struct {
 func (c *Control) Cleanup(ctx context.Context, in CleanupInput) error {
 	ctx, done := uninterrupted(ctx)
 	defer done()
-	clones, err := c.Images.Clones(ctx, in.ScratchPool, in.Run)
+	cluster, err := c.Ceph(in.Source.ClusterID)
 	if err != nil {
 		return toFailure(err)
 	}
+	var clones []backup.Image
+	if in.ScratchPool != "" {
+		if clones, err = cluster.Clones(ctx, in.ScratchPool, in.Run); err != nil {
+			return toFailure(err)
+		}
+	}
 	var held error
 	for _, clone := range clones {
-		if err := c.Images.EnsureCloneAbsent(ctx, clone); err != nil {
+		if err := cluster.EnsureCloneAbsent(ctx, clone); err != nil {
 			held = err
 		}
 	}
 	// The snapshot goes even while a clone is held: Ceph keeps what the clone
 	// needs, and the volume itself can be deleted again.
-	if err := c.Images.EnsureSnapshotAbsent(ctx, in.Image, backup.SnapshotName(in.Run)); err != nil {
+	if err := cluster.EnsureSnapshotAbsent(ctx, in.Source, backup.SnapshotName(in.Run)); err != nil {
 		return toFailure(err)
 	}
 	return toFailure(held)

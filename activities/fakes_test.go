@@ -34,31 +34,30 @@ type agent struct {
 	repository *fakeRepository
 	place      *fakePlace
 	workflow   *fakeWorkflow
+	stream     *fakeStream
 	// stopping is closed when the agent stops.
 	stopping chan struct{}
 }
 
 func newAgent(t *testing.T, slots int) *agent {
 	t.Helper()
-	a := &agent{repository: &fakeRepository{}, place: newFakePlace(), workflow: &fakeWorkflow{}}
+	a := &agent{repository: &fakeRepository{}, place: newFakePlace(), workflow: &fakeWorkflow{}, stream: &fakeStream{}}
 	a.Node = NewNode(Settings{
 		Node: "node-a", Slots: slots, StateDir: t.TempDir(),
 		DrainTimeout: 20 * time.Second, StallTimeout: 5 * time.Minute, Patience: 6 * time.Hour,
-	}, a.workflow, fakeMapper{}, a.repository, func(context.Context, string, string) (Place, error) { return a.place, nil })
+	}, a.workflow, func(string) (Access, error) { return Access{Mapper: fakeMapper{}, Stream: a.stream}, nil }, a.repository, func(context.Context, string, string) (Place, error) { return a.place, nil })
 	return a
 }
 
 // hold gives an attempt a slot with a mapped clone in it.
-func (a *agent) hold(t *testing.T, attempt int) ResticInput {
+func (a *agent) hold(t *testing.T, attempt int) StepInput {
 	t.Helper()
-	in := ResticInput{
-		StepInput: StepInput{
-			Lease: Lease{Run: run, Attempt: attempt},
-			Volume: backup.Volume{
-				Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "claim-uid"}, PV: "pv", Kind: backup.KindRBDFilesystem, FSType: "ext4",
-			},
+	in := StepInput{
+		Lease: Lease{Run: run, Attempt: attempt},
+		Volume: backup.Volume{
+			Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "claim-uid"}, PV: "pv", Kind: backup.KindRBDFilesystem, FSType: "ext4",
 		},
-		Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC),
+		Snapshot: backup.Snapshot{Name: backup.SnapshotName(run), Time: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
 	}
 	h, err := a.slots.acquire(t.Context(), in.Lease, filepath.Join(a.settings.StateDir, in.Lease.String()))
 	require.NoError(t, err)
@@ -147,6 +146,19 @@ func (fakeMapper) Map(_ context.Context, _ command.Runner, image backup.Image, d
 }
 func (fakeMapper) Unmap(context.Context, command.Runner, string) error { return nil }
 
+// fakeStream streams nothing, and accounts for as many bytes as a test says.
+type fakeStream struct{ bytes uint64 }
+
+func (*fakeStream) Command(image backup.Image, snapshot, _ string) []string {
+	return []string{"stream", image.String() + "@" + snapshot}
+}
+
+func (s *fakeStream) Measure(image backup.Image, snapshot, _ string) command.Command {
+	return command.Command{Name: "measure", Args: []string{image.String() + "@" + snapshot}}
+}
+
+func (s *fakeStream) Report(string) (uint64, error) { return s.bytes, nil }
+
 // fakePlace remembers what was run in it.
 type fakePlace struct {
 	mu   sync.Mutex
@@ -207,6 +219,10 @@ type fakeRepository struct {
 	trouble []func(ctx context.Context, progress func(backup.Progress)) error
 	// made counts the backups that were ever stored.
 	made int
+	// streamed is how many bytes the repository gets of the next programs.
+	streamed []uint64
+	// asked is the last request.
+	asked restic.Request
 }
 
 type fakeBackup struct {
@@ -247,9 +263,14 @@ func (r *fakeRepository) BackUp(ctx context.Context, _ command.Runner, q restic.
 	if r.locked {
 		return backup.Stored{}, backup.Fail(backup.RepositoryLocked, "a lock", "", nil)
 	}
+	r.asked = q
 	id := r.put(len(r.unreadable) > 0)
 	r.backups[len(r.backups)-1].Tags = q.Tags
 	stored := backup.Stored{ID: id, Time: q.Time, Unread: r.unreadable, UnreadCount: len(r.unreadable)}
+	if len(q.Command) > 0 {
+		stored.BytesProcessed, r.streamed = r.streamed[0], r.streamed[1:]
+		r.backups[len(r.backups)-1].Summary = &restic.SnapshotSummary{BytesProcessed: stored.BytesProcessed}
+	}
 	if stored.Partial() {
 		return stored, backup.Fail(backup.BackupPartial, "files are missing", "", nil)
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/mount"
 )
 
@@ -45,16 +46,40 @@ type Node struct {
 	settings   Settings
 	slots      *slots
 	temporal   signaler
-	mapper     mount.Mapper
+	access     func(clusterID string) (Access, error)
 	repository repository
 	openPlace  func(ctx context.Context, dir, hostname string) (Place, error)
 }
 
-// NewNode makes the activities of a node agent. open makes the place for a
-// lease; see sandbox.Start.
-func NewNode(s Settings, temporal signaler, mapper mount.Mapper, repository repository,
+// Access is how a node reads the volumes of one Ceph cluster.
+type Access struct {
+	// Mapper makes clones of images devices of the node.
+	Mapper mount.Mapper
+	// CephFS mounts snapshots of subvolumes.
+	CephFS mount.CephFS
+	// Stream reads snapshots of images without mapping them.
+	Stream Streamer
+}
+
+// Streamer writes a snapshot of an image as a QCOW2 file to the standard output
+// of a program.
+type Streamer interface {
+	// Command is the program with its arguments. Before its first byte it leaves
+	// an account of what it will write in the file report.
+	Command(image backup.Image, snapshot, report string) []string
+	// Measure is the same program, which only leaves the account.
+	Measure(image backup.Image, snapshot, report string) command.Command
+	// Report reads the account: how many bytes the QCOW2 file has. It returns 0
+	// while there is none.
+	Report(report string) (bytes uint64, err error)
+}
+
+// NewNode makes the activities of a node agent. access finds a Ceph cluster by
+// ceph-csi's name for it; a cluster that is not configured is a
+// VolumeUnsupported failure. open makes the place for a lease; see sandbox.Start.
+func NewNode(s Settings, temporal signaler, access func(clusterID string) (Access, error), repository repository,
 	open func(ctx context.Context, dir, hostname string) (Place, error)) *Node {
-	return &Node{settings: s, slots: newSlots(s.Slots), temporal: temporal, mapper: mapper, repository: repository, openPlace: open}
+	return &Node{settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repository: repository, openPlace: open}
 }
 
 // SlotGranted is the name of the signal by which a node tells a workflow that
@@ -70,17 +95,17 @@ type Grant struct {
 // HoldSlotInput says which attempt wants a slot, and what it will leave behind
 // if the node dies.
 type HoldSlotInput struct {
-	Lease       Lease        `json:"lease"`
-	Image       backup.Image `json:"image"`
-	ScratchPool string       `json:"scratchPool"`
+	Lease       Lease         `json:"lease"`
+	Source      backup.Source `json:"source"`
+	ScratchPool string        `json:"scratchPool,omitempty"`
 }
 
 // Leftover tells whose a lease directory is that an agent finds when it starts.
 type Leftover struct {
-	WorkflowID  string       `json:"workflowID"`
-	Lease       Lease        `json:"lease"`
-	Image       backup.Image `json:"image"`
-	ScratchPool string       `json:"scratchPool"`
+	WorkflowID  string        `json:"workflowID"`
+	Lease       Lease         `json:"lease"`
+	Source      backup.Source `json:"source"`
+	ScratchPool string        `json:"scratchPool,omitempty"`
 }
 
 // leftoverFile lies in each lease's directory.
@@ -106,7 +131,7 @@ func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
 		}
 	}()
 	run := activity.GetInfo(ctx).WorkflowExecution
-	if err := writeLeftover(h.dir, Leftover{WorkflowID: run.ID, Lease: in.Lease, Image: in.Image, ScratchPool: in.ScratchPool}); err != nil {
+	if err := writeLeftover(h.dir, Leftover{WorkflowID: run.ID, Lease: in.Lease, Source: in.Source, ScratchPool: in.ScratchPool}); err != nil {
 		return toFailure(err)
 	}
 	if err := n.temporal.SignalWorkflow(ctx, run.ID, run.RunID, SlotGranted, Grant{Node: n.settings.Node, Attempt: in.Lease.Attempt}); err != nil {
@@ -144,18 +169,17 @@ func (n *Node) hold(ctx context.Context, h *heldSlot) error {
 
 // StepInput is what the steps on a node work on.
 type StepInput struct {
-	Lease  Lease         `json:"lease"`
-	Volume backup.Volume `json:"volume"`
-	Clone  backup.Image  `json:"clone"`
+	Lease    Lease           `json:"lease"`
+	Volume   backup.Volume   `json:"volume"`
+	Snapshot backup.Snapshot `json:"snapshot"`
+	// Clone is set for the kinds of volumes that are read from one.
+	Clone backup.Image `json:"clone,omitzero"`
 }
 
 // Map makes the clone a device of this node. A repeat finds the device.
 func (n *Node) Map(ctx context.Context, in StepInput) error {
-	return n.step(ctx, in, func(ctx context.Context, h *heldSlot) (err error) {
-		if err := h.occupy(ctx, n.openPlace); err != nil {
-			return err
-		}
-		h.device, err = n.mapper.Map(ctx, h.place, in.Clone, h.dir)
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) (err error) {
+		h.device, err = access.Mapper.Map(ctx, h.place, in.Clone, h.dir)
 		return err
 	})
 }
@@ -165,36 +189,53 @@ func (n *Node) Map(ctx context.Context, in StepInput) error {
 // finds a clean filesystem. It fails with FilesystemDamaged when the check
 // cannot repair it, and VolumeUnsupported for a type without a safe check.
 func (n *Node) Fsck(ctx context.Context, in StepInput) (report string, err error) {
-	err = n.step(ctx, in, func(ctx context.Context, h *heldSlot) (err error) {
+	err = n.step(ctx, in, func(ctx context.Context, h *heldSlot, _ Access) (err error) {
 		report, err = mount.Fsck(ctx, h.place, h.device, in.Volume.FSType)
 		return err
 	})
 	return report, err
 }
 
-// Mount mounts the clone read-only under backup.DataPath of the lease's place.
-// A repeat finds it mounted.
+// Mount mounts the clone, or the snapshot of a subvolume, read-only under
+// backup.DataPath of the lease's place. A repeat finds it mounted.
 func (n *Node) Mount(ctx context.Context, in StepInput) error {
-	return n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) error {
+		if in.Volume.Kind == backup.KindCephFS {
+			return access.CephFS.Mount(ctx, h.place, in.Volume.Subvolume, in.Snapshot.Name, h.dir, backup.DataPath)
+		}
 		return mount.Mount(ctx, h.place, h.device, in.Volume.FSType, backup.DataPath)
 	})
 }
 
-// Unmount takes the clone's filesystem away. A repeat finds nothing mounted; a
+// Unmount takes the mounted filesystem away. A repeat finds nothing mounted; a
 // lease that is lost has nothing mounted either.
 func (n *Node) Unmount(ctx context.Context, in StepInput) error {
-	err := n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
+	err := n.during(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		if h.place == nil {
+			return nil
+		}
+		if in.Volume.Kind == backup.KindCephFS {
+			access, err := n.access(in.Volume.ClusterID)
+			if err != nil {
+				return err
+			}
+			return access.CephFS.Unmount(ctx, h.place, h.dir, backup.DataPath)
+		}
 		return mount.Unmount(ctx, h.place, backup.DataPath)
 	})
 	return exceptLost(err)
 }
 
-// Unmap gives back the device, the lease's place, and with it the slot. A
-// repeat finds no lease, which is fine.
+// Unmap gives back the device, if the volume's kind has one, the lease's place,
+// and with it the slot. A repeat finds no lease, which is fine.
 func (n *Node) Unmap(ctx context.Context, in StepInput) error {
-	err := n.step(ctx, in, func(ctx context.Context, h *heldSlot) error {
-		if h.place != nil {
-			if err := n.mapper.Unmap(ctx, h.place, h.dir); err != nil {
+	err := n.during(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		if h.place != nil && in.Volume.Kind.Cloned() {
+			access, err := n.access(in.Volume.ClusterID)
+			if err != nil {
+				return err
+			}
+			if err := access.Mapper.Unmap(ctx, h.place, h.dir); err != nil {
 				return err
 			}
 		}
@@ -207,8 +248,23 @@ func (n *Node) Unmap(ctx context.Context, in StepInput) error {
 	return exceptLost(err)
 }
 
-// step runs one step inside the place of its lease, with heartbeats.
-func (n *Node) step(ctx context.Context, in StepInput, do func(ctx context.Context, h *heldSlot) error) error {
+// step runs one step inside the place of its lease, which it opens if it is the
+// lease's first.
+func (n *Node) step(ctx context.Context, in StepInput, do func(ctx context.Context, h *heldSlot, access Access) error) error {
+	return n.during(ctx, in, func(ctx context.Context, h *heldSlot) error {
+		access, err := n.access(in.Volume.ClusterID)
+		if err != nil {
+			return err
+		}
+		if err := h.occupy(ctx, n.openPlace); err != nil {
+			return err
+		}
+		return do(ctx, h, access)
+	})
+}
+
+// during runs one step while its lease lasts, with heartbeats.
+func (n *Node) during(ctx context.Context, in StepInput, do func(ctx context.Context, h *heldSlot) error) error {
 	h, err := n.slots.holding(in.Lease)
 	if err != nil {
 		return toFailure(err)

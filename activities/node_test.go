@@ -26,7 +26,7 @@ func holding(t *testing.T, c call, does func(a *agent, in StepInput, ended <-cha
 		c.stopping = a.stopping
 		ended := make(chan error, 1)
 		go func() {
-			_, err := c.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"})
+			_, err := c.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease, Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch"})
 			ended <- err
 		}()
 		synctest.Wait()
@@ -43,7 +43,7 @@ func TestHoldSlotEndsWithUnmap(t *testing.T) {
 	require.NoError(t, holding(t, call{}, func(a *agent, in StepInput, ended <-chan error) {
 		found, err := ReadLeftovers(a.settings.StateDir)
 		require.NoError(t, err)
-		require.Equal(t, []Leftover{{WorkflowID: "default-test-workflow-id", Lease: in.Lease, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"}}, found)
+		require.Equal(t, []Leftover{{WorkflowID: "default-test-workflow-id", Lease: in.Lease, Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch"}}, found)
 		pass(5 * time.Minute)
 		require.Empty(t, ended)
 		_, err = call{}.run(t, a.Map, in)
@@ -101,7 +101,7 @@ func TestStepsNeedTheirLease(t *testing.T) {
 	in := a.hold(t, 1)
 	in.Lease.Attempt = 2
 	for _, step := range []any{a.Map, a.Mount, a.Fsck} {
-		_, err := call{}.run(t, step, in.StepInput)
+		_, err := call{}.run(t, step, in)
 		require.Equal(t, backup.LeaseLost, ClassOf(err))
 	}
 	_, err := call{}.run(t, a.Restic, in)
@@ -111,7 +111,7 @@ func TestStepsNeedTheirLease(t *testing.T) {
 
 func TestReadLeftoversSkipsWhatItCannotRead(t *testing.T) {
 	dir := t.TempDir()
-	want := Leftover{WorkflowID: "backup/shop/data", Lease: Lease{Run: run, Attempt: 1}, Image: backup.Image{Pool: "rbd", Name: "image"}, ScratchPool: "scratch"}
+	want := Leftover{WorkflowID: "backup/shop/data", Lease: Lease{Run: run, Attempt: 1}, Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch"}
 	require.NoError(t, writeLeftover(filepath.Join(dir, want.Lease.String()), want))
 	for name, content := range map[string]string{"torn": `{"workflowID": "ba`, "empty": "", "of nobody": "{}"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
-	"github.com/ammonite-backup/ammonite/internal/mount"
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
@@ -29,21 +28,14 @@ type repository interface {
 // the workflow, rarely, how far it is.
 const BackupProgress = "backup-progress"
 
-// ResticInput says what to store as what.
-type ResticInput struct {
-	StepInput
-	// Time is the snapshot's, and becomes the backup's.
-	Time time.Time `json:"time"`
-}
-
-// Restic stores the mounted filesystem and returns the backup as the repository
-// lists it.
+// Restic stores the mounted filesystem, or the image as a QCOW2 file, and returns
+// the backup as the repository lists it.
 //
 // A repeat, on this node or another, first looks for a backup tagged with its
 // run and takes that one, so a run never has two. A backup that misses files is
 // kept, tagged as partial, and reported as a BackupPartial failure whose details
 // hold the backup.
-func (n *Node) Restic(ctx context.Context, in ResticInput) (backup.Stored, error) {
+func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) {
 	h, err := n.slots.holding(in.Lease)
 	if err != nil {
 		return backup.Stored{}, toFailure(err)
@@ -87,19 +79,25 @@ func (n *Node) watch(ctx context.Context, track *tracker) (watched context.Conte
 
 // store makes the run's backup unless it exists. BackUp itself proves that the
 // repository lists what it made.
-func (n *Node) store(ctx context.Context, h *heldSlot, in ResticInput, track *tracker) (backup.Stored, error) {
-	if h.place == nil {
+func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *tracker) (backup.Stored, error) {
+	if in.Volume.Kind.Mounted() && h.place == nil {
 		return backup.Stored{}, leaseLost(in.Lease, nil)
+	}
+	if err := h.occupy(ctx, n.openPlace); err != nil {
+		return backup.Stored{}, err
+	}
+	content, err := n.contentOf(h, in)
+	if err != nil {
+		return backup.Stored{}, err
 	}
 	request := restic.Request{
 		Host: backup.Host(in.Volume.Kind, in.Volume.Claim),
-		Path: backup.DataPath,
-		Time: in.Time,
+		Path: in.Volume.Kind.Path(),
+		Time: in.Snapshot.Time,
 		Tags: backup.Tags(in.Volume, in.Lease.Run),
-		// Only the filesystem's own: a directory of that name further down is a
-		// user's.
-		Excludes: []string{backup.DataPath + "/lost+found"},
 	}
+	content.describe(&request)
+	advance := func(p backup.Progress) { track.advance(content.progress(p)) }
 	var old []backup.Stored
 	if in.Lease.Attempt > 1 || activity.GetInfo(ctx).Attempt > 1 {
 		// The attempt before this one is dead: its node was given up for longer
@@ -107,7 +105,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in ResticInput, track *tr
 		if err := n.repository.RemoveOwnStaleLock(ctx, freshProcessIDs{h.place}); err != nil {
 			return backup.Stored{}, err
 		}
-		good, others, err := n.ownBackups(ctx, h.place, request, track)
+		good, others, err := n.ownBackups(ctx, h.place, request, content, advance)
 		if err != nil {
 			return backup.Stored{}, err
 		}
@@ -116,7 +114,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in ResticInput, track *tr
 		}
 		old = others
 	}
-	stored, err := n.backUp(ctx, h, request, track)
+	stored, err := n.backUp(ctx, h, request, content, advance)
 	if err != nil && !stored.Partial() {
 		return stored, err
 	}
@@ -128,21 +126,26 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in ResticInput, track *tr
 
 // backUp makes a backup. When files are missing from it, it comes with a
 // BackupPartial failure, or not at all if the device is to blame.
-func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, track *tracker) (backup.Stored, error) {
+func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, content content, progress func(backup.Progress)) (backup.Stored, error) {
 	if n.settings.InitRepository {
 		if err := n.repository.Ensure(ctx, h.place); err != nil {
 			return backup.Stored{}, err
 		}
 	}
-	stored, err := n.repository.BackUp(ctx, h.place, request, track.advance)
+	stored, err := n.repository.BackUp(ctx, h.place, request, progress)
 	if stored.Partial() {
-		if broken := mount.Readable(ctx, h.place, h.device); broken != nil {
+		if broken := content.readable(ctx, h.place); broken != nil {
 			return backup.Stored{}, n.discard(ctx, h, stored, broken)
 		}
 		return n.markPartial(ctx, h.place, stored, err)
 	}
 	if err != nil {
 		return backup.Stored{}, n.afterFailure(ctx, h.place, err)
+	}
+	if err := content.check(stored); err != nil {
+		// Should it not be forgotten now, the next attempt finds that it is not
+		// whole.
+		return backup.Stored{}, errors.Join(err, n.repository.Forget(ctx, h.place, stored.ID))
 	}
 	return stored, nil
 }
@@ -151,7 +154,7 @@ func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, 
 // if there is one, and those that are not. restic may have been killed before
 // anybody heard that files are missing from a backup, so each is compared with
 // the volume before it is taken for good.
-func (n *Node) ownBackups(ctx context.Context, place command.Runner, request restic.Request, track *tracker) (good *backup.Stored, others []backup.Stored, err error) {
+func (n *Node) ownBackups(ctx context.Context, place command.Runner, request restic.Request, content content, progress func(backup.Progress)) (good *backup.Stored, others []backup.Stored, err error) {
 	run := backup.TagValue(request.Tags, backup.TagRun)
 	found, err := n.repository.Snapshots(ctx, place, restic.Filter{Host: request.Host, Tags: []string{backup.RunTag(run)}})
 	if err != nil {
@@ -161,7 +164,7 @@ func (n *Node) ownBackups(ctx context.Context, place command.Runner, request res
 		stored := snapshot.Stored()
 		whole := false
 		if good == nil && !stored.Partial() {
-			if whole, err = n.repository.Complete(ctx, place, request, stored.ID, track.advance); err != nil {
+			if whole, err = content.whole(ctx, place, request, stored, progress); err != nil {
 				return nil, nil, err
 			}
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // storeWith runs the Restic activity.
-func (a *agent) storeWith(t *testing.T, c call, in ResticInput) (backup.Stored, error) {
+func (a *agent) storeWith(t *testing.T, c call, in StepInput) (backup.Stored, error) {
 	t.Helper()
 	var stored backup.Stored
 	value, err := c.run(t, a.Restic, in)
@@ -45,7 +45,7 @@ func TestResticStores(t *testing.T) {
 	in := a.hold(t, 1)
 	stored, err := a.storeWith(t, call{}, in)
 	require.NoError(t, err)
-	require.Equal(t, backup.Stored{ID: "backup-1", Time: in.Time}, stored)
+	require.Equal(t, backup.Stored{ID: "backup-1", Time: in.Snapshot.Time}, stored)
 	require.Equal(t, []string{"backup-1"}, a.repository.ids())
 	require.Equal(t, backup.Tags(in.Volume, run), a.repository.backups[0].Tags)
 	require.Zero(t, a.place.unlocked(), "a first attempt has no lock to remove")

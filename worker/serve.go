@@ -120,7 +120,7 @@ func (p *process) addAgent(ctx context.Context) error {
 	node := activities.NewNode(activities.Settings{
 		Node: s.Node, Slots: s.Slots, StateDir: s.StateDir, DrainTimeout: s.DrainTimeout,
 		StallTimeout: s.StallTimeout, Patience: s.Patience, InitRepository: s.InitRepository,
-	}, p.temporal, mapper, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
+	}, p.temporal, func(string) (activities.Access, error) { return activities.Access{Mapper: mapper}, nil }, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
 		return sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: s.HeartbeatTimeout})
 	})
 	for _, queue := range []string{backup.SlotQueue(s.Node), backup.AnySlotQueue} {
@@ -199,7 +199,7 @@ func (p *process) addControl() error {
 	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: kubernetes, Images: cluster, Runs: workflowRuns{p.temporal},
+		Claims: kubernetes, Ceph: func(string) (activities.Ceph, error) { return cluster, nil }, Runs: workflowRuns{p.temporal},
 		ScratchPool: s.ScratchPool, HeartbeatTimeout: s.HeartbeatTimeout,
 	}, activity.RegisterOptions{})
 	p.workers = append(p.workers, w)

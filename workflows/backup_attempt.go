@@ -29,13 +29,15 @@ type attempt struct {
 	lostBy     error
 }
 
-// attempt makes a fresh clone, waits for a slot, and runs the steps on the node
-// that has it. It reports whether it failed only because the node was lost.
+// attempt makes a fresh clone, if the volume is read from one, waits for a slot,
+// and runs the steps on the node that has it. It reports whether it failed only because the node was lost.
 func (r *backupRun) attempt(ctx workflow.Context) (lost bool, err error) {
 	r.result.Attempts++
 	a := &attempt{run: r, lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}}
-	if err := a.makeClone(ctx); err != nil {
-		return false, err
+	if r.plan.Volume.Kind.Cloned() {
+		if err := a.makeClone(ctx); err != nil {
+			return false, err
+		}
 	}
 	if err := a.waitForSlot(ctx); err != nil {
 		return a.lost, err
@@ -82,7 +84,7 @@ func (a *attempt) waitForSlot(ctx workflow.Context) error {
 	holdCtx = workflow.WithActivityOptions(holdCtx, slot(backup.SlotQueue(a.run.in.Node), "slot on "+where, a.run.plan.HeartbeatTimeout, priority))
 	a.cancelHold = cancel
 	a.hold = workflow.ExecuteActivity(holdCtx, node.HoldSlot, activities.HoldSlotInput{
-		Lease: a.lease, Image: a.run.plan.Volume.Image, ScratchPool: a.run.plan.ScratchPool,
+		Lease: a.lease, Source: a.run.plan.Volume.Source, ScratchPool: a.run.plan.ScratchPool,
 	})
 
 	granted := workflow.GetSignalChannel(ctx, activities.SlotGranted)
@@ -128,28 +130,57 @@ func (a *attempt) work(ctx workflow.Context) error {
 		}
 		cancel()
 	})
-	in := activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Clone: a.clone}
-	heartbeat, device := a.run.plan.HeartbeatTimeout, a.clone.String()
+	if a.kind().Cloned() {
+		if err := a.mapClone(ctx); err != nil {
+			return err
+		}
+	}
+	if a.kind().Mounted() {
+		if err := a.mount(ctx); err != nil {
+			return err
+		}
+	}
+	return a.store(ctx)
+}
 
+func (a *attempt) kind() backup.Kind { return a.run.plan.Volume.Kind }
+
+func (a *attempt) input() activities.StepInput {
+	return activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot, Clone: a.clone}
+}
+
+// frozen names what the node reads.
+func (a *attempt) frozen() string {
+	if a.kind().Cloned() {
+		return a.clone.String()
+	}
+	return a.run.plan.Volume.Source.String() + "@" + a.run.result.Snapshot.Name
+}
+
+// mapClone makes the clone a device of the node and its filesystem clean.
+func (a *attempt) mapClone(ctx workflow.Context) error {
+	heartbeat := a.run.plan.HeartbeatTimeout
 	a.run.report.step("mapping the clone")
-	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, device, heartbeat))
-	if err := workflow.ExecuteActivity(quick, node.Map, in).Get(ctx, nil); err != nil {
+	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.frozen(), heartbeat))
+	if err := workflow.ExecuteActivity(quick, node.Map, a.input()).Get(ctx, nil); err != nil {
 		return err
 	}
 	a.run.report.step("checking the filesystem")
-	check := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.run.plan.Volume.FSType+" on "+device, heartbeat))
-	if err := workflow.ExecuteActivity(check, node.Fsck, in).Get(ctx, &a.run.result.Fsck); err != nil {
-		return err
-	}
-	a.run.report.step("mounting the clone")
-	if err := workflow.ExecuteActivity(quick, node.Mount, in).Get(ctx, nil); err != nil {
-		return err
-	}
+	check := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.run.plan.Volume.FSType+" on "+a.frozen(), heartbeat))
+	return workflow.ExecuteActivity(check, node.Fsck, a.input()).Get(ctx, &a.run.result.Fsck)
+}
+
+func (a *attempt) mount(ctx workflow.Context) error {
+	a.run.report.step("mounting the filesystem")
+	ctx = workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.frozen(), a.run.plan.HeartbeatTimeout))
+	return workflow.ExecuteActivity(ctx, node.Mount, a.input()).Get(ctx, nil)
+}
+
+func (a *attempt) store(ctx workflow.Context) error {
 	a.run.report.step("storing with restic")
-	host := backup.Host(a.run.plan.Volume.Kind, a.run.plan.Volume.Claim)
-	store := workflow.WithActivityOptions(ctx, nodeStep(a.node, "restic host "+host, heartbeat))
-	return workflow.ExecuteActivity(store, node.Restic, activities.ResticInput{StepInput: in, Time: a.run.result.Snapshot.Time}).
-		Get(ctx, &a.run.result.Stored)
+	host := backup.Host(a.kind(), a.run.plan.Volume.Claim)
+	ctx = workflow.WithActivityOptions(ctx, nodeStep(a.node, "restic host "+host, a.run.plan.HeartbeatTimeout))
+	return workflow.ExecuteActivity(ctx, node.Restic, a.input()).Get(ctx, &a.run.result.Stored)
 }
 
 // leave takes away what the node holds and gives the slot back, also when the
@@ -166,7 +197,7 @@ func (a *attempt) leave(ctx workflow.Context) {
 			stop()
 		})
 		if err := a.tearDown(teardownCtx); err != nil && !a.hold.IsReady() && !nodeGone(err) {
-			a.run.note(ctx, "the node could not take down the clone in order and does so by force: "+reason(err))
+			a.run.note(ctx, "the node could not take down the volume in order and does so by force: "+reason(err))
 		}
 	}
 	// After Unmap the lease has ended by itself; otherwise this ends it.
@@ -178,12 +209,13 @@ func (a *attempt) leave(ctx workflow.Context) {
 }
 
 func (a *attempt) tearDown(ctx workflow.Context) error {
-	in := activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Clone: a.clone}
-	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.clone.String(), a.run.plan.HeartbeatTimeout))
-	if err := workflow.ExecuteActivity(ctx, node.Unmount, in).Get(ctx, nil); err != nil {
-		return err
+	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.frozen(), a.run.plan.HeartbeatTimeout))
+	if a.kind().Mounted() {
+		if err := workflow.ExecuteActivity(ctx, node.Unmount, a.input()).Get(ctx, nil); err != nil {
+			return err
+		}
 	}
-	return workflow.ExecuteActivity(ctx, node.Unmap, in).Get(ctx, nil)
+	return workflow.ExecuteActivity(ctx, node.Unmap, a.input()).Get(ctx, nil)
 }
 
 // nodeGone reports whether a step failed because its node no longer works for

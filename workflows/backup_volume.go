@@ -120,6 +120,7 @@ func (r *backupRun) resolve(ctx workflow.Context) error {
 		return err
 	}
 	r.result.Volume = r.plan.Volume
+	r.result.Notes = append(r.result.Notes, r.plan.Volume.Notes...)
 	r.report.volume(r.plan.Volume)
 	return nil
 }
@@ -138,7 +139,7 @@ func (r *backupRun) annotateStart(ctx workflow.Context) {
 func (r *backupRun) snapshot(ctx workflow.Context) error {
 	r.report.step("taking the snapshot")
 	ctx = workflow.WithActivityOptions(ctx, apiCall("snapshot "+backup.SnapshotName(r.id)))
-	in := activities.SnapshotInput{Image: r.plan.Volume.Image, Run: r.id}
+	in := activities.SnapshotInput{Source: r.plan.Volume.Source, Run: r.id}
 	return workflow.ExecuteActivity(ctx, control.Snapshot, in).Get(ctx, &r.result.Snapshot)
 }
 
@@ -165,7 +166,7 @@ func (r *backupRun) cleanUp(ctx workflow.Context) {
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
 	ctx = workflow.WithActivityOptions(ctx, cleaning("snapshot and clones of "+r.id))
-	in := activities.CleanupInput{Run: r.id, Image: r.plan.Volume.Image, ScratchPool: r.plan.ScratchPool}
+	in := activities.CleanupInput{Run: r.id, Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool}
 	if err := workflow.ExecuteActivity(ctx, control.Cleanup, in).Get(ctx, nil); err != nil {
 		r.note(ctx, "not everything could be cleaned up yet; the sweep at the next start of the node's agent goes on with it: "+reason(err))
 	}

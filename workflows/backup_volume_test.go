@@ -38,7 +38,7 @@ func TestBackupVolumeStoresTheSnapshotAndTellsTheTenant(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, workflows.BackupVolumeResult{
 		Outcome: workflows.OutcomeSucceeded, Volume: volume(),
-		Snapshot: backup.Snapshot{Image: volume().Image, Name: backup.SnapshotName(run), Time: snapshotTime},
+		Snapshot: backup.Snapshot{Source: volume().Source, Name: backup.SnapshotName(run), Time: snapshotTime},
 		Stored:   backup.Stored{ID: "stored-" + run + "-1", Time: snapshotTime},
 		Node:     "node-a", Attempts: 1, Fsck: "recovering journal", Annotated: true,
 	}, result)
@@ -47,6 +47,31 @@ func TestBackupVolumeStoresTheSnapshotAndTellsTheTenant(t *testing.T) {
 		"Unmount", "Unmap", "Annotate done", "Cleanup",
 	}, w.calls)
 	require.Equal(t, snapshotTime, *w.marks[1].BackedUp)
+}
+
+func TestBackupVolumeTakesTheStepsOfTheVolumesKind(t *testing.T) {
+	disk, files := volume(), volume()
+	disk.Kind, disk.FSType = backup.KindRBDBlock, ""
+	disk.Notes = []string{"ciphertext"}
+	files.Kind, files.FSType = backup.KindCephFS, ""
+	files.Source = backup.Source{Subvolume: backup.Subvolume{Filesystem: "cephfs", Group: "csi", Name: "csi-vol-1"}}
+	for _, c := range []struct {
+		volume backup.Volume
+		steps  []string
+	}{
+		{disk, []string{"Resolve", "Annotate start", "Snapshot", "HoldSlot", "Restic", "Unmap", "Annotate done", "Cleanup"}},
+		{files, []string{"Resolve", "Annotate start", "Snapshot", "HoldSlot", "Mount", "Restic", "Unmount", "Unmap", "Annotate done", "Cleanup"}},
+	} {
+		t.Run(string(c.volume.Kind), func(t *testing.T) {
+			w := newWorld(t)
+			w.volume = c.volume
+			result, err := w.backUp(t, input)
+			require.NoError(t, err)
+			require.Equal(t, c.steps, w.calls)
+			require.Equal(t, c.volume.Source, result.Snapshot.Source)
+			require.Equal(t, c.volume.Notes, result.Notes, "what is known of the volume is said of its backup")
+		})
+	}
 }
 
 func TestBackupVolumeStartsOverWhereverTheNodeIsLost(t *testing.T) {

@@ -45,7 +45,7 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (ReconcileResult, error)
 			result.Running++
 			continue
 		}
-		cleanup := activities.CleanupInput{Run: leftover.Lease.Run, Image: leftover.Image, ScratchPool: leftover.ScratchPool}
+		cleanup := activities.CleanupInput{Run: leftover.Lease.Run, Source: leftover.Source, ScratchPool: leftover.ScratchPool}
 		if err := workflow.ExecuteActivity(ctx, control.Cleanup, cleanup).Get(ctx, nil); err != nil {
 			return result, asFailure(err, result)
 		}

@@ -50,7 +50,13 @@ func (r *report) step(name string) {
 
 // volume records what was found behind the claim.
 func (r *report) volume(v backup.Volume) {
-	r.title = fmt.Sprintf("Backup of %s: %s, %s on %s, %.1f GiB", v.Claim, v.Kind, v.FSType, v.Image, float64(v.SizeBytes)/(1<<30))
+	r.title = fmt.Sprintf("Backup of %s: %s, %s", v.Claim, v.Kind, v.Source)
+	if v.FSType != "" {
+		r.title = fmt.Sprintf("Backup of %s: %s, %s on %s", v.Claim, v.Kind, v.FSType, v.Source)
+	}
+	if v.SizeBytes > 0 {
+		r.title += fmt.Sprintf(", %.1f GiB", float64(v.SizeBytes)/(1<<30))
+	}
 	r.upsert(
 		AttributeNamespace.ValueSet(v.Claim.Namespace),
 		AttributeClaim.ValueSet(v.Claim.Name),

@@ -43,6 +43,8 @@ type world struct {
 	held     map[activities.Lease]bool
 	// nodes hand out slots in turn.
 	nodes []string
+	// volume is what stands behind the claim.
+	volume backup.Volume
 }
 
 func newWorld(t *testing.T) *world {
@@ -56,6 +58,7 @@ func newWorld(t *testing.T) *world {
 		released: map[activities.Lease]chan struct{}{},
 		held:     map[activities.Lease]bool{},
 		nodes:    []string{"node-a", "node-b", "node-c"},
+		volume:   volume(),
 	}
 	w.env.SetTestTimeout(20 * time.Second)
 	w.env.RegisterWorkflow(workflows.BackupVolume)
@@ -131,18 +134,23 @@ var snapshotTime = time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC)
 func volume() backup.Volume {
 	return backup.Volume{
 		Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "claim-uid"}, PV: "pv-1", PVUID: "pv-uid",
-		Kind: backup.KindRBDFilesystem, FSType: "ext4", Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}, SizeBytes: 1 << 30,
+		Kind: backup.KindRBDFilesystem, FSType: "ext4", SizeBytes: 1 << 30,
+		Source: backup.Source{ClusterID: "ceph", Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}},
 	}
 }
 
 func (w *world) resolve(ctx context.Context, _ backup.Claim) (activities.Plan, error) {
-	return activities.Plan{Volume: volume(), ScratchPool: "scratch", HeartbeatTimeout: 30 * time.Second}, w.begin(ctx, "Resolve")
+	plan := activities.Plan{Volume: w.volume, HeartbeatTimeout: 30 * time.Second}
+	if w.volume.Kind.Cloned() {
+		plan.ScratchPool = "scratch"
+	}
+	return plan, w.begin(ctx, "Resolve")
 }
 
 func (w *world) snapshot(ctx context.Context, in activities.SnapshotInput) (backup.Snapshot, error) {
 	name := backup.SnapshotName(in.Run)
 	w.make("snapshot " + name)
-	return backup.Snapshot{Image: in.Image, Name: name, Time: snapshotTime}, w.begin(ctx, "Snapshot")
+	return backup.Snapshot{Source: in.Source, Name: name, Time: snapshotTime}, w.begin(ctx, "Snapshot")
 }
 
 func (w *world) clone(ctx context.Context, in activities.CloneInput) (backup.Image, error) {
@@ -215,14 +223,14 @@ func (w *world) mount(ctx context.Context, in activities.StepInput) error {
 	return w.begin(ctx, "Mount")
 }
 
-func (w *world) restic(ctx context.Context, in activities.ResticInput) (backup.Stored, error) {
+func (w *world) restic(ctx context.Context, in activities.StepInput) (backup.Stored, error) {
 	if err := w.begin(ctx, "Restic"); err != nil {
 		return backup.Stored{}, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.backups++
-	return backup.Stored{ID: "stored-" + in.Lease.String(), Time: in.Time}, nil
+	return backup.Stored{ID: "stored-" + in.Lease.String(), Time: in.Snapshot.Time}, nil
 }
 
 func (w *world) unmount(ctx context.Context, in activities.StepInput) error {

@@ -70,6 +70,9 @@ func Host(k Kind, c Claim) string {
 // for every volume and run, or restic would not find the parent backup.
 const DataPath = "/data"
 
+// DiskPath is the path under which restic stores a block volume: one QCOW2 file.
+const DiskPath = "/disk.qcow2"
+
 // namePrefix begins the name of every Ceph object that Ammonite makes.
 const namePrefix = "ammonite-"
 

@@ -19,6 +19,22 @@ const (
 	KindCephFS Kind = "cephfs"
 )
 
+// Cloned reports whether volumes of the kind are read from a clone that is mapped
+// on a node.
+func (k Kind) Cloned() bool { return k == KindRBDFilesystem }
+
+// Mounted reports whether volumes of the kind are read as a tree of files.
+func (k Kind) Mounted() bool { return k != KindRBDBlock }
+
+// Path is the path under which restic stores the data of volumes of the kind. It
+// is the predecessor's, so that an existing repository's history goes on.
+func (k Kind) Path() string {
+	if k.Mounted() {
+		return DataPath
+	}
+	return DiskPath
+}
+
 // Claim identifies a PersistentVolumeClaim. A claim that was deleted and made
 // again has the same namespace and name but another UID.
 type Claim struct {
@@ -57,6 +73,75 @@ func (i Image) String() string {
 	return i.Pool + "/" + i.Namespace + "/" + i.Name
 }
 
+// Subvolume names a CephFS subvolume.
+type Subvolume struct {
+	// Filesystem is the name of the CephFS.
+	Filesystem string `json:"filesystem"`
+	Group      string `json:"group"`
+	Name       string `json:"name"`
+	// Path is where the data are, from the root of the filesystem:
+	// /volumes/GROUP/NAME/UUID. It lies below the subvolume, whose own directory
+	// is /volumes/GROUP/NAME.
+	Path string `json:"path,omitempty"`
+	// Snapshot is set when the volume is not the subvolume but one of its
+	// snapshots, as ceph-csi's shallow volumes are. It is somebody else's and
+	// never removed.
+	Snapshot string `json:"snapshot,omitempty"`
+}
+
+// String returns FILESYSTEM/GROUP/NAME, and @SNAPSHOT for a shallow volume.
+func (s Subvolume) String() string {
+	name := s.Filesystem + "/" + s.Group + "/" + s.Name
+	if s.Snapshot != "" {
+		name += "@" + s.Snapshot
+	}
+	return name
+}
+
+// Source is where in which Ceph cluster a volume's data are: in an image or in a
+// subvolume.
+type Source struct {
+	// ClusterID is ceph-csi's name for the Ceph cluster.
+	ClusterID string    `json:"clusterID,omitempty"`
+	Image     Image     `json:"image,omitzero"`
+	Subvolume Subvolume `json:"subvolume,omitzero"`
+}
+
+// IsSubvolume tells a subvolume from an image.
+func (s Source) IsSubvolume() bool { return s.Subvolume.Name != "" }
+
+// String returns the name of the image or the subvolume.
+func (s Source) String() string {
+	if s.IsSubvolume() {
+		return s.Subvolume.String()
+	}
+	return s.Image.String()
+}
+
+// Handle is a volume as ceph-csi's own journal in Ceph knows it, for volumes whose
+// PersistentVolume does not name the image or subvolume.
+type Handle struct {
+	// Location is the number of the pool, or of the CephFS, that holds the
+	// volume and the journal; -1 when the pool is known by name.
+	Location int64 `json:"location"`
+	// UUID is the key in the journal: the object csi.volume.UUID, or
+	// csi.snap.UUID for a shallow volume's snapshot.
+	UUID string `json:"uuid"`
+}
+
+// Encryption says how ceph-csi encrypted a volume. The key is elsewhere; what can
+// be read of such a volume is ciphertext.
+type Encryption string
+
+const (
+	// Unencrypted is the zero value.
+	Unencrypted Encryption = ""
+	// LUKS encrypts the whole image.
+	LUKS Encryption = "luks"
+	// FSCrypt encrypts files and their names inside of a filesystem.
+	FSCrypt Encryption = "fscrypt"
+)
+
 // Volume is what stands behind a claim at the moment it was resolved. Later
 // steps use this value alone, so a claim that changes during a run cannot
 // redirect it.
@@ -70,17 +155,24 @@ type Volume struct {
 	// FSType is the filesystem that the PersistentVolume declares: the only
 	// type that is ever mounted.
 	FSType string `json:"fsType,omitempty"`
-	// ClusterID is ceph-csi's name for the Ceph cluster.
-	ClusterID string `json:"clusterID,omitempty"`
-	Image     Image  `json:"image"`
-	// SizeBytes is the size of the image.
+	Source
+	// Handle is what Ceph's journal knows the volume by, when the
+	// PersistentVolume does not name its image or subvolume; nil once that is
+	// known.
+	Handle     *Handle    `json:"handle,omitempty"`
+	Encryption Encryption `json:"encryption,omitempty"`
+	// SizeBytes is the size of the image, or the quota of the subvolume; 0 for a
+	// subvolume without one.
 	SizeBytes uint64 `json:"sizeBytes,omitempty"`
+	// Notes are things about the volume that a person should know although it
+	// can be backed up.
+	Notes []string `json:"notes,omitempty"`
 }
 
-// Snapshot is a Ceph snapshot that a run made.
+// Snapshot is the Ceph snapshot that a backup is made of.
 type Snapshot struct {
-	Image Image  `json:"image"`
-	Name  string `json:"name"`
+	Source
+	Name string `json:"name"`
 	// Time is when Ceph took the snapshot. It is the time of the backup.
 	Time time.Time `json:"time"`
 }

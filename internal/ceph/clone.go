@@ -132,10 +132,8 @@ func inspectClone(scratch *rados.IOContext, snapshot backup.Snapshot, clone back
 }
 
 func parentOf(p *rbd.ParentInfo) backup.Snapshot {
-	return backup.Snapshot{
-		Image: backup.Image{Pool: p.Image.PoolName, Namespace: p.Image.PoolNamespace, Name: p.Image.ImageName},
-		Name:  p.Snap.SnapName,
-	}
+	image := backup.Image{Pool: p.Image.PoolName, Namespace: p.Image.PoolNamespace, Name: p.Image.ImageName}
+	return backup.Snapshot{Source: backup.Source{Image: image}, Name: p.Snap.SnapName}
 }
 
 func sameSnapshot(a, b backup.Snapshot) bool { return a.Image == b.Image && a.Name == b.Name }

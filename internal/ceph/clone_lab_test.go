@@ -26,7 +26,7 @@ func (s *site) snapshotted(t *testing.T, namespace, run string) backup.Snapshot 
 	_, err := i.WriteAt(content, 0)
 	require.NoError(t, err)
 	release()
-	snapshot, err := s.EnsureSnapshot(t.Context(), image, backup.SnapshotName(run))
+	snapshot, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, backup.SnapshotName(run))
 	require.NoError(t, err)
 	return snapshot
 }
@@ -70,7 +70,7 @@ func TestCloneIsMadeOnceAndRemovedOnce(t *testing.T) {
 		for range 2 {
 			require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
 		}
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Image, snapshot.Name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 		require.Empty(t, s.snapshots(t, snapshot.Image))
 	}
 }
@@ -142,7 +142,7 @@ func TestConcurrentAttemptsConvergeToOneClone(t *testing.T) {
 	clones, err = s.Clones(t.Context(), s.scratch, run)
 	require.NoError(t, err)
 	require.Empty(t, clones)
-	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Image, snapshot.Name))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 	require.Empty(t, s.snapshots(t, snapshot.Image))
 }
 
@@ -198,8 +198,8 @@ func TestCloneOfAMissingSnapshot(t *testing.T) {
 	run := uuid.NewString()
 	clone := s.clone(run)
 	for name, snapshot := range map[string]backup.Snapshot{
-		"no snapshot": {Image: s.create(t, ""), Name: backup.SnapshotName(run)},
-		"no image":    {Image: backup.Image{Pool: s.source, Name: "gone"}, Name: backup.SnapshotName(run)},
+		"no snapshot": snapshotOf(s.create(t, ""), backup.SnapshotName(run)),
+		"no image":    snapshotOf(backup.Image{Pool: s.source, Name: "gone"}, backup.SnapshotName(run)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := s.EnsureClone(t.Context(), snapshot, clone, metadata(run))
@@ -222,12 +222,12 @@ func TestSnapshotOutlivesItsRemovalUntilTheCloneIsGone(t *testing.T) {
 	snapshot, clone := s.snapshotted(t, "", run), s.clone(run)
 	require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(run)))
 
-	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Image, snapshot.Name))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 	left := s.snapshots(t, snapshot.Image)
 	require.Len(t, left, 1)
 	require.NotEqual(t, snapshot.Name, left[0].Name)
 	s.requireContent(t, clone)
-	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Image, snapshot.Name))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 
 	require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
 	require.Empty(t, s.snapshots(t, snapshot.Image))
@@ -286,7 +286,7 @@ func TestRemovalThatBrokeOffIsFinished(t *testing.T) {
 	clones, err = s.Clones(t.Context(), clone.Pool, run)
 	require.NoError(t, err)
 	require.Empty(t, clones)
-	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Image, snapshot.Name))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 	require.Empty(t, s.snapshots(t, snapshot.Image))
 }
 
@@ -294,7 +294,7 @@ func TestForeignImagesAreNeitherListedNorRemoved(t *testing.T) {
 	s := newSite(t)
 	image := s.create(t, "")
 	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureCloneAbsent(t.Context(), image)))
-	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureClone(t.Context(), backup.Snapshot{Image: image}, image, metadata("x"))))
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureClone(t.Context(), backup.Snapshot{Source: backup.Source{Image: image}}, image, metadata("x"))))
 	clones, err := s.Clones(t.Context(), s.source, "")
 	require.NoError(t, err)
 	for _, clone := range clones {

@@ -37,19 +37,23 @@ func TestParentOf(t *testing.T) {
 		Image: rbd.ImageSpec{PoolName: "rbd", PoolNamespace: "tenant", ImageName: "csi-vol-1"},
 		Snap:  rbd.SnapSpec{ID: 4, SnapName: backup.SnapshotName(run)},
 	})
-	same := backup.Snapshot{Image: backup.Image{Pool: "rbd", Namespace: "tenant", Name: "csi-vol-1"}, Name: backup.SnapshotName(run)}
+	same := snapshotOf(backup.Image{Pool: "rbd", Namespace: "tenant", Name: "csi-vol-1"}, backup.SnapshotName(run))
 	require.True(t, sameSnapshot(same, got))
 	for _, other := range []backup.Snapshot{
-		{Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}, Name: same.Name},
-		{Image: backup.Image{Pool: "ssd", Namespace: "tenant", Name: "csi-vol-1"}, Name: same.Name},
-		{Image: same.Image, Name: backup.SnapshotName("other")},
+		snapshotOf(backup.Image{Pool: "rbd", Name: "csi-vol-1"}, same.Name),
+		snapshotOf(backup.Image{Pool: "ssd", Namespace: "tenant", Name: "csi-vol-1"}, same.Name),
+		snapshotOf(same.Image, backup.SnapshotName("other")),
 	} {
 		require.False(t, sameSnapshot(other, got))
 	}
 }
 
+func snapshotOf(image backup.Image, name string) backup.Snapshot {
+	return backup.Snapshot{Source: backup.Source{Image: image}, Name: name}
+}
+
 func TestOnlyOwnNamesAreTouched(t *testing.T) {
-	image := backup.Image{Pool: "rbd", Name: "csi-vol-1"}
+	image := backup.Source{Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}}
 	require.NoError(t, checkOwn(image, backup.SnapshotName(run)))
 	for _, name := range []string{"", "backup", "ammonite-", "Ammonite-x", "csi-snap-ammonite-x"} {
 		require.Equal(t, backup.InvalidInput, backup.ClassOf(checkOwn(image, name)), name)

@@ -271,9 +271,9 @@ func TestBlocklistedClientConnectsAnew(t *testing.T) {
 		command(t, s.others, map[string]any{"prefix": "osd blocklist", "blocklistop": "rm", "addr": addr})
 	})
 	require.Eventually(t, func() bool {
-		_, err := s.EnsureSnapshot(t.Context(), image, backup.SnapshotName(uuid.NewString()))
+		_, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, backup.SnapshotName(uuid.NewString()))
 		return err != nil
 	}, 10*time.Second, 100*time.Millisecond)
-	_, err = s.EnsureSnapshot(t.Context(), image, backup.SnapshotName(uuid.NewString()))
+	_, err = s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, backup.SnapshotName(uuid.NewString()))
 	require.NoError(t, err)
 }

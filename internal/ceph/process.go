@@ -167,14 +167,14 @@ func remote[T any](ctx context.Context, p *Process, method string, args Call) (T
 	return answer.Value, answer.Failed.error()
 }
 
-// Size is Cluster.Size.
-func (p *Process) Size(ctx context.Context, image backup.Image) (uint64, error) {
-	return remote[uint64](ctx, p, "Size", Call{Image: image})
+// Inspect is Cluster.Inspect.
+func (p *Process) Inspect(ctx context.Context, v backup.Volume) (backup.Volume, error) {
+	return remote[backup.Volume](ctx, p, "Inspect", Call{Volume: v})
 }
 
 // EnsureSnapshot is Cluster.EnsureSnapshot.
-func (p *Process) EnsureSnapshot(ctx context.Context, image backup.Image, name string) (backup.Snapshot, error) {
-	return remote[backup.Snapshot](ctx, p, "EnsureSnapshot", Call{Image: image, Name: name})
+func (p *Process) EnsureSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error) {
+	return remote[backup.Snapshot](ctx, p, "EnsureSnapshot", Call{Source: source, Name: name})
 }
 
 // EnsureClone is Cluster.EnsureClone.
@@ -195,8 +195,8 @@ func (p *Process) EnsureCloneAbsent(ctx context.Context, clone backup.Image) err
 }
 
 // EnsureSnapshotAbsent is Cluster.EnsureSnapshotAbsent.
-func (p *Process) EnsureSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
-	_, err := remote[bool](ctx, p, "EnsureSnapshotAbsent", Call{Image: image, Name: name})
+func (p *Process) EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error {
+	_, err := remote[bool](ctx, p, "EnsureSnapshotAbsent", Call{Source: source, Name: name})
 	return err
 }
 

@@ -11,6 +11,8 @@ const serviceName = "Ceph"
 
 // Call holds the arguments of any of Service's methods.
 type Call struct {
+	Volume   backup.Volume
+	Source   backup.Source
 	Image    backup.Image
 	Name     string
 	Snapshot backup.Snapshot
@@ -59,16 +61,16 @@ type Service struct{ cluster *Cluster }
 // Calls are bounded by librados' own timeouts, so none needs a deadline.
 var unbounded = context.Background()
 
-// Size answers Process.Size.
-func (s *Service) Size(c Call, a *Answer[uint64]) error {
-	size, err := s.cluster.Size(unbounded, c.Image)
-	*a = Answer[uint64]{size, failed(err)}
+// Inspect answers Process.Inspect.
+func (s *Service) Inspect(c Call, a *Answer[backup.Volume]) error {
+	v, err := s.cluster.Inspect(unbounded, c.Volume)
+	*a = Answer[backup.Volume]{v, failed(err)}
 	return nil
 }
 
 // EnsureSnapshot answers Process.EnsureSnapshot.
 func (s *Service) EnsureSnapshot(c Call, a *Answer[backup.Snapshot]) error {
-	snapshot, err := s.cluster.EnsureSnapshot(unbounded, c.Image, c.Name)
+	snapshot, err := s.cluster.EnsureSnapshot(unbounded, c.Source, c.Name)
 	*a = Answer[backup.Snapshot]{snapshot, failed(err)}
 	return nil
 }
@@ -97,7 +99,7 @@ func (s *Service) EnsureCloneAbsent(c Call, a *Answer[bool]) error {
 
 // EnsureSnapshotAbsent answers Process.EnsureSnapshotAbsent.
 func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
-	a.Failed = failed(s.cluster.EnsureSnapshotAbsent(unbounded, c.Image, c.Name))
+	a.Failed = failed(s.cluster.EnsureSnapshotAbsent(unbounded, c.Source, c.Name))
 	return nil
 }
 

@@ -14,12 +14,20 @@ import (
 
 // EnsureSnapshot makes the snapshot unless it exists, and returns it with the
 // time at which Ceph took it. A repeat returns the same answer, since the time
-// comes from Ceph. It returns a VolumeGone failure if the image does not exist.
-func (c *Cluster) EnsureSnapshot(ctx context.Context, image backup.Image, name string) (backup.Snapshot, error) {
-	snapshot := backup.Snapshot{Image: image, Name: name}
-	if err := checkOwn(image, name); err != nil {
-		return snapshot, err
+// comes from Ceph. It returns a VolumeGone failure if the image or subvolume does
+// not exist.
+func (c *Cluster) EnsureSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error) {
+	if err := checkOwn(source, name); err != nil {
+		return backup.Snapshot{Source: source, Name: name}, err
 	}
+	if source.IsSubvolume() {
+		return c.ensureSubvolumeSnapshot(ctx, source, name)
+	}
+	return c.ensureImageSnapshot(ctx, source, name)
+}
+
+func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error) {
+	snapshot, image := backup.Snapshot{Source: source, Name: name}, source.Image
 	err := change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
 			at, found, err := snapshotTime(pool, image.Name, name)
@@ -33,7 +41,7 @@ func (c *Cluster) EnsureSnapshot(ctx context.Context, image backup.Image, name s
 	})
 	if err != nil {
 		// A call that was given up may still write the other value.
-		return backup.Snapshot{Image: image, Name: name}, err
+		return backup.Snapshot{Source: source, Name: name}, err
 	}
 	return snapshot, nil
 }
@@ -78,8 +86,8 @@ func snapshotTime(pool *rados.IOContext, image, name string) (at time.Time, foun
 	return at, found, err
 }
 
-// EnsureSnapshotAbsent removes the snapshot. That it, the image or the pool is
-// gone already is success. A snapshot that still has clones disappears from the
+// EnsureSnapshotAbsent removes the snapshot. That it, its image or subvolume, or
+// the pool is gone already is success. A snapshot that still has clones disappears from the
 // image at once, and from Ceph with the last clone.
 //
 // ceph-csi moves the image of a deleted volume to the trash together with its
@@ -87,10 +95,17 @@ func snapshotTime(pool *rados.IOContext, image, name string) (at time.Time, foun
 // there too. The image stays in the trash.
 //
 // It refuses names that Ammonite does not give, whatever is asked of it.
-func (c *Cluster) EnsureSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
-	if err := checkOwn(image, name); err != nil {
+func (c *Cluster) EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error {
+	if err := checkOwn(source, name); err != nil {
 		return err
 	}
+	if source.IsSubvolume() {
+		return c.ensureSubvolumeSnapshotAbsent(ctx, source.Subvolume, name)
+	}
+	return c.ensureImageSnapshotAbsent(ctx, source.Image, name)
+}
+
+func (c *Cluster) ensureImageSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
 	return change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
 			found, err := removeSnapshot(ctx, pool, image.Name, name, reading, writing)
@@ -150,10 +165,10 @@ func removeSnapshot(ctx context.Context, pool *rados.IOContext, image, name stri
 // ownPrefix begins the name of every snapshot that Ammonite makes.
 var ownPrefix = backup.SnapshotName("")
 
-func checkOwn(image backup.Image, snapshot string) error {
+func checkOwn(source backup.Source, snapshot string) error {
 	if strings.HasPrefix(snapshot, ownPrefix) && len(snapshot) > len(ownPrefix) {
 		return nil
 	}
-	return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s@%s is not one of Ammonite's snapshots", image, snapshot),
+	return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s@%s is not one of Ammonite's snapshots", source, snapshot),
 		"Only snapshots whose names begin with "+ownPrefix+" are made and removed.", nil)
 }

@@ -47,20 +47,20 @@ func TestSnapshotIsMadeOnceAndRemovedOnce(t *testing.T) {
 		image, name := s.create(t, namespace), backup.SnapshotName(uuid.NewString())
 		before := time.Now()
 
-		first, err := s.EnsureSnapshot(t.Context(), image, name)
+		first, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 		require.NoError(t, err)
 		require.Equal(t, image, first.Image)
 		require.Equal(t, name, first.Name)
 		require.WithinRange(t, first.Time, before.Add(-time.Second), time.Now().Add(time.Second))
 
-		again, err := s.EnsureSnapshot(t.Context(), image, name)
+		again, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 		require.NoError(t, err)
 		require.Equal(t, first, again)
 		require.Len(t, s.snapshots(t, image), 1)
 
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 		require.Empty(t, s.snapshots(t, image))
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 	}
 }
 
@@ -72,7 +72,7 @@ func TestConcurrentAttemptsGetOneSnapshot(t *testing.T) {
 	for n := range got {
 		all.Go(func() {
 			var err error
-			got[n], err = s.EnsureSnapshot(t.Context(), image, name)
+			got[n], err = s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 			if err != nil {
 				t.Error(err)
 			}
@@ -85,7 +85,7 @@ func TestConcurrentAttemptsGetOneSnapshot(t *testing.T) {
 	}
 	for range 8 {
 		all.Go(func() {
-			if err := s.EnsureSnapshotAbsent(t.Context(), image, name); err != nil {
+			if err := s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name); err != nil {
 				t.Error(err)
 			}
 		})
@@ -102,7 +102,7 @@ func TestSnapshotOfAnImageInUse(t *testing.T) {
 	_, err := writer.WriteAt(before, 0) // takes the exclusive lock
 	require.NoError(t, err)
 
-	_, err = s.EnsureSnapshot(t.Context(), image, name)
+	_, err = s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.NoError(t, err)
 	_, err = writer.WriteAt(after, 0)
 	require.NoError(t, err, "the writer goes on")
@@ -118,7 +118,7 @@ func TestSnapshotOfAnImageInUse(t *testing.T) {
 	watchers, err := writer.ListWatchers()
 	require.NoError(t, err)
 	require.Len(t, watchers, 1, "nothing but the writer keeps the source open")
-	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 	_, err = writer.WriteAt(before, 0)
 	require.NoError(t, err)
 }
@@ -127,9 +127,9 @@ func TestSnapshotOfAMissingImage(t *testing.T) {
 	s := newSite(t)
 	for _, image := range []backup.Image{{Pool: s.source, Name: "gone"}, {Pool: "gone", Name: "gone"}} {
 		name := backup.SnapshotName(uuid.NewString())
-		_, err := s.EnsureSnapshot(t.Context(), image, name)
+		_, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 		require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 	}
 }
 
@@ -143,8 +143,8 @@ func TestForeignSnapshotsAreLeftAlone(t *testing.T) {
 		}))
 	})
 	for _, name := range []string{"backup", "", "ammonite-", "csi-snap-1"} {
-		require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureSnapshotAbsent(t.Context(), image, name)))
-		_, err := s.EnsureSnapshot(t.Context(), image, name)
+		require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name)))
+		_, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 		require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
 	}
 	require.Len(t, s.snapshots(t, image), 1)
@@ -153,7 +153,7 @@ func TestForeignSnapshotsAreLeftAlone(t *testing.T) {
 func TestSnapshotIsRemovedFromAnImageInTheTrash(t *testing.T) {
 	s := newSite(t)
 	image, name := s.create(t, ""), backup.SnapshotName(uuid.NewString())
-	_, err := s.EnsureSnapshot(t.Context(), image, name)
+	_, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.NoError(t, err)
 	// As ceph-csi does when the PersistentVolume is deleted.
 	s.in(t, s.source, "", func(io *rados.IOContext) {
@@ -164,11 +164,11 @@ func TestSnapshotIsRemovedFromAnImageInTheTrash(t *testing.T) {
 		require.Len(t, trash, 1)
 		require.Error(t, rbd.TrashRemove(io, trash[0].Id, false), "the snapshot keeps it")
 
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
-		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), image, name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 		require.NoError(t, rbd.TrashRemove(io, trash[0].Id, false), "nothing keeps it any more")
 	})
-	_, err = s.EnsureSnapshot(t.Context(), image, name)
+	_, err = s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err))
 }
 
@@ -183,14 +183,14 @@ func TestUserWithoutTheCapabilities(t *testing.T) {
 	require.NoError(t, node.Ready(t.Context()))
 	_, err := node.Size(t.Context(), image)
 	require.NoError(t, err)
-	_, err = node.EnsureSnapshot(t.Context(), image, name)
+	_, err = node.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.ErrorContains(t, err, "ceph auth caps")
 	require.Empty(t, backup.ClassOf(err), "retried, since it can be granted")
 	require.Empty(t, s.snapshots(t, image))
 
-	snapshot, err := control.EnsureSnapshot(t.Context(), image, name)
+	snapshot, err := control.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.NoError(t, err)
-	require.ErrorContains(t, node.EnsureSnapshotAbsent(t.Context(), image, name), "ceph auth caps")
+	require.ErrorContains(t, node.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name), "ceph auth caps")
 	require.Len(t, s.snapshots(t, image), 1)
 
 	clone := s.clone(run)
@@ -199,7 +199,7 @@ func TestUserWithoutTheCapabilities(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, clones, 1)
 	require.NoError(t, control.EnsureCloneAbsent(t.Context(), clone))
-	require.NoError(t, control.EnsureSnapshotAbsent(t.Context(), image, name))
+	require.NoError(t, control.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 
 	require.NoError(t, stranger.Ready(t.Context()))
 	_, err = stranger.Size(t.Context(), image)

@@ -41,8 +41,8 @@ func TestResolve(t *testing.T) {
 	block := corev1.PersistentVolumeBlock
 	whole := backup.Volume{
 		Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "claim-1"},
-		PV:    "pvc-1", PVUID: "volume-1", Kind: backup.KindRBDFilesystem, FSType: "xfs", ClusterID: "b9127830",
-		Image: backup.Image{Pool: "replicapool", Name: "csi-vol-1d2e"},
+		PV:    "pvc-1", PVUID: "volume-1", Kind: backup.KindRBDFilesystem, FSType: "xfs",
+		Source: backup.Source{ClusterID: "b9127830", Image: backup.Image{Pool: "replicapool", Name: "csi-vol-1d2e"}},
 	}
 	with := func(f func(*backup.Volume)) backup.Volume {
 		v := whole

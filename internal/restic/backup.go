@@ -29,6 +29,9 @@ type Request struct {
 	Tags []string
 	// Excludes are restic patterns of what is left out.
 	Excludes []string
+	// Command, when set, is a program with its arguments: what is stored is what
+	// it prints, as the file Path.
+	Command []string
 }
 
 func (q Request) validate() error {
