@@ -39,6 +39,15 @@ type Config struct {
 	Conf string
 	// User is the client's ID without "client."; empty means admin.
 	User string
+	// RadosNamespace is where the images of this cluster are whose
+	// PersistentVolume names no RADOS namespace; usually empty.
+	RadosNamespace string
+	// SubvolumeGroup is where the subvolumes of this cluster are whose
+	// PersistentVolume names no group; empty means ceph-csi's own default.
+	SubvolumeGroup string
+	// Streaming is for a connection that only reads images once from the
+	// beginning to the end: librbd then keeps no cache.
+	Streaming bool
 }
 
 // Cluster is a Ceph cluster. It connects when it is first used and again after
@@ -119,16 +128,27 @@ func configure(cfg Config) (*rados.Conn, error) {
 	if err := conn.ParseDefaultConfigEnv(); err != nil {
 		return fail(err)
 	}
-	for option, timeout := range map[string]time.Duration{
-		"client_mount_timeout": connectTimeout,
-		"rados_mon_op_timeout": monTimeout,
-		"rados_osd_op_timeout": osdTimeout,
-	} {
-		if err := conn.SetConfigOption(option, strconv.Itoa(int(timeout.Seconds()))); err != nil {
+	for option, value := range options(cfg) {
+		if err := conn.SetConfigOption(option, value); err != nil {
 			return fail(err)
 		}
 	}
 	return conn, nil
+}
+
+// options are what is set whatever ceph.conf says.
+func options(cfg Config) map[string]string {
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) }
+	options := map[string]string{
+		"client_mount_timeout": seconds(connectTimeout),
+		"rados_mon_op_timeout": seconds(monTimeout),
+		"rados_osd_op_timeout": seconds(osdTimeout),
+	}
+	if cfg.Streaming {
+		options["rbd_cache"] = "false"
+		options["rbd_readahead_max_bytes"] = "0"
+	}
+	return options
 }
 
 func newConn(user string) (*rados.Conn, error) {

@@ -2,6 +2,7 @@ package ceph
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,9 +63,13 @@ func (p *Process) connect() (*rpc.Client, error) {
 	if p.client != nil {
 		return p.client, nil
 	}
+	cfg, err := json.Marshal(p.cfg)
+	if err != nil {
+		return nil, err
+	}
 	cmd := &exec.Cmd{
 		Path:   "/proc/self/exe",
-		Args:   []string{processName, p.cfg.Conf, p.cfg.User},
+		Args:   []string{processName, string(cfg)},
 		Env:    inherited(),
 		Stderr: os.Stderr,
 		// A session of its own: what a terminal's Ctrl-C asks is for the worker to
@@ -124,10 +129,16 @@ func (p pipe) Close() error {
 // Main is called first thing in main. In a process that Process started it
 // answers calls and never returns; otherwise it does nothing.
 func Main() {
-	if len(os.Args) != 3 || os.Args[0] != processName {
+	if len(os.Args) != 2 || os.Args[0] != processName {
 		return
 	}
-	cluster, err := Connect(Config{Conf: os.Args[1], User: os.Args[2]})
+	var cfg Config
+	err := json.Unmarshal([]byte(os.Args[1]), &cfg)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "reading the argument:", err)
+		os.Exit(1)
+	}
+	cluster, err := Connect(cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
