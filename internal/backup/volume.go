@@ -75,10 +75,13 @@ func (i Image) String() string {
 
 // Subvolume names a CephFS subvolume.
 type Subvolume struct {
-	// Filesystem is the name of the CephFS.
+	// Filesystem is the name of the CephFS; empty stands for the only one that
+	// there is.
 	Filesystem string `json:"filesystem"`
-	Group      string `json:"group"`
-	Name       string `json:"name"`
+	// Group is as in the path, so _nogroup for a subvolume of none; empty stands
+	// for the group that ceph-csi uses by default.
+	Group string `json:"group"`
+	Name  string `json:"name"`
 	// Path is where the data are, from the root of the filesystem:
 	// /volumes/GROUP/NAME/UUID. It lies below the subvolume, whose own directory
 	// is /volumes/GROUP/NAME.
@@ -125,8 +128,12 @@ type Handle struct {
 	// volume and the journal; -1 when the pool is known by name.
 	Location int64 `json:"location"`
 	// UUID is the key in the journal: the object csi.volume.UUID, or
-	// csi.snap.UUID for a shallow volume's snapshot.
+	// csi.snap.UUID if Snapshot is set. The journal of a volume may itself refer to
+	// a snapshot, which the volume then is.
 	UUID string `json:"uuid"`
+	// Snapshot is set when the handle is that of the snapshot behind a shallow
+	// volume.
+	Snapshot bool `json:"snapshot,omitempty"`
 }
 
 // Encryption says how ceph-csi encrypted a volume. The key is elsewhere; what can
