@@ -22,10 +22,11 @@ import (
 var version = "dev"
 
 func main() {
-	// A worker starts itself again as the guard of each sandbox, and to speak to
-	// Ceph.
+	// A worker starts itself again as the guard of each sandbox, to speak to Ceph,
+	// and to stream images.
 	sandbox.Main(mount.Release)
 	ceph.Main()
+	streamMain()
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "ammonite-worker:", err)
 		os.Exit(1)

@@ -111,6 +111,14 @@ const (
 	MetadataNamespace = "ammonite.temporal-namespace"
 )
 
+// MetadataCSI is part of the keys under which ceph-csi notes at an encrypted image
+// that it is, and its wrapped key.
+const MetadataCSI = "rbd.csi.ceph.com/"
+
+// HeaderExtensionCSI is the type of the extension ("AMME") in the header of a
+// QCOW2 file that holds the metadata of MetadataCSI: a JSON object of strings.
+const HeaderExtensionCSI = 0x414d4d45
+
 // Keys of the restic tags, each written as key=value. Tags say what a backup is
 // of; with the repository alone a claim can be found again.
 const (
