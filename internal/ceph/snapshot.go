@@ -96,6 +96,9 @@ func snapshotTime(pool *rados.IOContext, image, name string) (at time.Time, foun
 //
 // It refuses names that Ammonite does not give, whatever is asked of it.
 func (c *Cluster) EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error {
+	if source.Subvolume.Snapshot != "" {
+		return nil // somebody else's, whatever it is called
+	}
 	if err := checkOwn(source, name); err != nil {
 		return err
 	}
