@@ -63,6 +63,11 @@ func output(cmd *exec.Cmd, input string) (string, error) {
 // runJSON runs a program and decodes what it prints.
 func (l *Lab) runJSON(ctx context.Context, into any, name string, args ...string) error {
 	out, err := l.Run(ctx, name, args...)
+	return decode(out, err, into, name, args)
+}
+
+// decode reads what a program printed, unless that has failed.
+func decode(out string, err error, into any, name string, args []string) error {
 	if err != nil {
 		return err
 	}

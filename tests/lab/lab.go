@@ -31,6 +31,8 @@ import (
 const (
 	// VolumePool holds the images behind claims.
 	VolumePool = "rbd"
+	// DataPool holds the data of images that keep them apart from their metadata.
+	DataPool = "rbd-data"
 	// ScratchPool is where Ammonite makes its clones.
 	ScratchPool = "ammonite"
 	// Filesystem is the CephFS that subvolumes are made in.

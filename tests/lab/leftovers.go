@@ -18,7 +18,7 @@ func (l *Lab) AgentDir(name string) string { return l.path("agents", name) }
 func (l *Lab) Leftovers(ctx context.Context) ([]string, error) {
 	var all []string
 	for _, look := range []func(context.Context) ([]string, error){
-		l.leftSnapshots, l.leftClones, l.leftTrash, l.leftMounts, l.leftProcesses, l.leftLocks,
+		l.leftInCeph, l.leftMounts, l.leftProcesses, l.leftLocks,
 	} {
 		found, err := look(ctx)
 		if err != nil {
@@ -41,43 +41,121 @@ type snapshot struct {
 
 // snapshots lists an image's snapshots, also those that were removed while a
 // clone needed them.
-func (l *Lab) snapshots(ctx context.Context, pool, image string) ([]snapshot, error) {
-	var found []snapshot
-	err := l.runJSON(ctx, &found, "rbd", "snap", "ls", "--all", "--format", "json", pool+"/"+image)
+func (c *Ceph) snapshots(ctx context.Context, image string) (found []snapshot, err error) {
+	err = c.runJSON(ctx, &found, "rbd", "snap", "ls", "--all", "--format", "json", image)
 	return found, err
 }
 
-func (l *Lab) images(ctx context.Context, pool string) ([]string, error) {
-	var names []string
-	err := l.runJSON(ctx, &names, "rbd", "ls", "--format", "json", pool)
+// places lists a pool, and each of its RADOS namespaces.
+func (c *Ceph) places(ctx context.Context, pool string) ([]string, error) {
+	var namespaces []struct {
+		Name string `json:"name"`
+	}
+	err := c.runJSON(ctx, &namespaces, "rbd", "namespace", "ls", "--format", "json", pool)
+	all := []string{pool}
+	for _, namespace := range namespaces {
+		all = append(all, pool+"/"+namespace.Name)
+	}
+	return all, err
+}
+
+func (c *Ceph) images(ctx context.Context, place string) (names []string, err error) {
+	err = c.runJSON(ctx, &names, "rbd", "ls", "--format", "json", place)
 	return names, err
 }
 
-func (l *Lab) leftSnapshots(ctx context.Context) ([]string, error) {
-	images, err := l.images(ctx, VolumePool)
+// trashed is an entry of rbd trash ls.
+type trashed struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+func (c *Ceph) trash(ctx context.Context, place string) (entries []trashed, err error) {
+	err = c.runJSON(ctx, &entries, "rbd", "trash", "ls", "--all", "--format", "json", place)
+	return entries, err
+}
+
+// leftInCeph looks through every cluster of the lab.
+func (l *Lab) leftInCeph(ctx context.Context) ([]string, error) {
+	clusters, err := l.clusters()
 	if err != nil {
 		return nil, err
 	}
 	var left []string
-	for _, image := range images {
-		snapshots, err := l.snapshots(ctx, VolumePool, image)
+	for _, c := range clusters {
+		for _, look := range []func(context.Context) ([]string, error){
+			c.leftSnapshots, c.leftSubvolumeSnapshots, c.leftClones, c.leftTrash,
+		} {
+			found, err := look(ctx)
+			if err != nil {
+				return nil, err
+			}
+			left = append(left, found...)
+		}
+	}
+	return left, nil
+}
+
+func (c *Ceph) leftSnapshots(ctx context.Context) ([]string, error) {
+	places, err := c.places(ctx, VolumePool)
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, place := range places {
+		images, err := c.images(ctx, place)
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range snapshots {
-			switch {
-			case strings.HasPrefix(s.Name, "ammonite-"):
-				left = append(left, fmt.Sprintf("snapshot %s/%s@%s", VolumePool, image, s.Name))
-			case strings.HasPrefix(s.Namespace.Original, "ammonite-"):
-				left = append(left, fmt.Sprintf("trashed snapshot %s/%s@%s", VolumePool, image, s.Namespace.Original))
+		for _, image := range images {
+			snapshots, err := c.snapshots(ctx, place+"/"+image)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range snapshots {
+				switch {
+				case strings.HasPrefix(s.Name, "ammonite-"):
+					left = append(left, fmt.Sprintf("snapshot %s/%s@%s", place, image, s.Name))
+				case strings.HasPrefix(s.Namespace.Original, "ammonite-"):
+					left = append(left, fmt.Sprintf("trashed snapshot %s/%s@%s", place, image, s.Namespace.Original))
+				}
 			}
 		}
 	}
 	return left, nil
 }
 
-func (l *Lab) leftClones(ctx context.Context) ([]string, error) {
-	images, err := l.images(ctx, ScratchPool)
+func (c *Ceph) leftSubvolumeSnapshots(ctx context.Context) ([]string, error) {
+	if !c.filesystem {
+		return nil, nil
+	}
+	groups, err := c.filesystemNames(ctx, "subvolumegroup", "ls", Filesystem)
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, group := range groups {
+		subvolumes, err := c.filesystemNames(ctx, "subvolume", "ls", Filesystem, "--group_name", group)
+		if err != nil {
+			return nil, err
+		}
+		for _, subvolume := range subvolumes {
+			snapshots, err := c.filesystemNames(ctx, "subvolume", "snapshot", "ls", Filesystem, subvolume, "--group_name", group)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range snapshots {
+				if strings.HasPrefix(name, "ammonite-") {
+					left = append(left, fmt.Sprintf("snapshot %s/%s/%s@%s", Filesystem, group, subvolume, name))
+				}
+			}
+		}
+	}
+	return left, nil
+}
+
+func (c *Ceph) leftClones(ctx context.Context) ([]string, error) {
+	images, err := c.images(ctx, ScratchPool)
 	var left []string
 	for _, image := range images {
 		left = append(left, fmt.Sprintf("image %s/%s", ScratchPool, image))
@@ -85,18 +163,22 @@ func (l *Lab) leftClones(ctx context.Context) ([]string, error) {
 	return left, err
 }
 
-func (l *Lab) leftTrash(ctx context.Context) ([]string, error) {
+// leftTrash leaves out what is in the trash because ceph-csi put it there.
+func (c *Ceph) leftTrash(ctx context.Context) ([]string, error) {
+	places, err := c.places(ctx, VolumePool)
+	if err != nil {
+		return nil, err
+	}
 	var left []string
-	for _, pool := range []string{VolumePool, ScratchPool} {
-		var entries []struct {
-			ID   string `json:"id"`
-			Name string `json:"name"`
-		}
-		if err := l.runJSON(ctx, &entries, "rbd", "trash", "ls", "--all", "--format", "json", pool); err != nil {
+	for _, place := range append(places, ScratchPool) {
+		entries, err := c.trash(ctx, place)
+		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
-			left = append(left, fmt.Sprintf("trash entry %s/%s (%s)", pool, e.Name, e.ID))
+			if !strings.HasPrefix(e.Name, "csi-vol-") {
+				left = append(left, fmt.Sprintf("trash entry %s/%s (%s)", place, e.Name, e.ID))
+			}
 		}
 	}
 	return left, nil

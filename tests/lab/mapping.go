@@ -21,8 +21,9 @@ type mapping struct {
 	loop string // device over the file while there is one
 }
 
-// mapImage maps an image of the volume pool.
-func (l *Lab) mapImage(ctx context.Context, image string) (*mapping, error) {
+// mapImage maps an image that is where the volume's is.
+func (v *Volume) mapImage(ctx context.Context, image string) (*mapping, error) {
+	l := v.lab
 	dir := l.path("volumes", newUUID()[:8])
 	m := &mapping{lab: l, dir: dir, file: dir + "/disk", root: dir + "/root"}
 	if err := os.MkdirAll(m.root, 0o755); err != nil {
@@ -32,7 +33,7 @@ func (l *Lab) mapImage(ctx context.Context, image string) (*mapping, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, "qemu-storage-daemon",
-		"--blockdev", "driver=rbd,node-name=image,pool="+VolumePool+",image="+image+",conf="+l.CephConf+",user=admin,discard=unmap",
+		"--blockdev", "driver=rbd,node-name=image,pool="+v.Pool+",namespace="+v.RadosNamespace+",image="+image+",conf="+v.Ceph.Conf+",user=admin,discard=unmap",
 		"--export", "type=fuse,id=file,node-name=image,mountpoint="+m.file+",writable=on,growable=off",
 		"--pidfile", m.pidFile(), "--daemonize")
 	cmd.Env = append(os.Environ(), l.ownEnv(partVolume)...)

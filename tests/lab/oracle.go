@@ -40,18 +40,23 @@ func (v *Volume) CloneSnapshotDevice(ctx context.Context, snapshot string) (file
 
 func (v *Volume) cloneMapping(ctx context.Context, snapshot string) (*mapping, func() error, error) {
 	clone := "oracle-" + newUUID()
-	if _, err := v.lab.Run(ctx, "rbd", "clone", "--rbd-default-clone-format", "2", v.spec()+"@"+snapshot, VolumePool+"/"+clone); err != nil {
+	if err := v.rbd(ctx, "clone", "--rbd-default-clone-format", "2", v.Spec()+"@"+snapshot, v.spec(clone)); err != nil {
 		return nil, nil, err
 	}
 	remove := func() error {
-		_, err := v.lab.Run(context.WithoutCancel(ctx), "rbd", "rm", "--no-progress", VolumePool+"/"+clone)
-		return err
+		return v.rbd(context.WithoutCancel(ctx), "rm", "--no-progress", v.spec(clone))
 	}
-	m, err := v.lab.mapImage(ctx, clone)
+	m, err := v.mapImage(ctx, clone)
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
 	}
 	return m, func() error { return errors.Join(m.close(ctx), remove()) }, nil
+}
+
+// ExportSnapshot writes the bytes of a snapshot of the volume to a new file, with
+// holes where the snapshot has no data: the truth about a block volume.
+func (v *Volume) ExportSnapshot(ctx context.Context, snapshot, file string) error {
+	return v.rbd(ctx, "export", "--no-progress", v.Spec()+"@"+snapshot, file)
 }
 
 // repair replays the journal that a snapshot of a mounted filesystem has.

@@ -55,9 +55,10 @@ func Parts() []string {
 
 // arguments is the command line of a part.
 func (l *Lab) arguments(part string) ([]string, error) {
+	if c, daemon, found := l.cephOf(part); found {
+		return c.arguments(daemon), nil
+	}
 	switch part {
-	case Monitor, CephManager, OSD, MDS:
-		return l.cephArguments(part), nil
 	case Etcd, APIServer, Controllers:
 		return l.kubernetesArguments(part), nil
 	case Temporal:
@@ -235,9 +236,10 @@ func (l *Lab) await(ctx context.Context, part string) error {
 
 // Answers asks a part whether it works.
 func (l *Lab) Answers(ctx context.Context, part string) error {
+	if c, daemon, found := l.cephOf(part); found {
+		return c.answers(ctx, daemon)
+	}
 	switch part {
-	case Monitor, CephManager, OSD, MDS:
-		return l.cephAnswers(ctx, part)
 	case Etcd, APIServer, Controllers:
 		return l.kubernetesAnswers(ctx, part)
 	case Temporal:

@@ -17,8 +17,8 @@ import (
 
 // Offsets of the lab's ports from its first one.
 const (
-	portMonitorV2 = iota
-	portMonitorV1
+	portMonitor = iota // and one more, for the older protocol
+	_
 	portEtcd
 	portEtcdPeer
 	portAPIServer
@@ -29,11 +29,15 @@ const (
 	portTemporalWorker
 	portTemporalUI
 	portRestServer
+	portSecondMonitor
+	_
 
 	// The other Ceph daemons choose theirs from a range.
-	portCephFirst = 16
-	portCephLast  = 63
-	portsPerLab   = 64
+	portCephFirst   = 16
+	portCephLast    = 39
+	portSecondFirst = 40
+	portSecondLast  = 63
+	portsPerLab     = 64
 )
 
 // Ports are looked for below the range that the kernel gives to outgoing
@@ -45,8 +49,10 @@ const (
 
 // state is what has to stay the same when parts of a lab are started again.
 type state struct {
-	FSID      string `json:"fsid"`
-	FirstPort int    `json:"firstPort"`
+	FSID string `json:"fsid"`
+	// SecondFSID is that of the second Ceph cluster, once there is one.
+	SecondFSID string `json:"secondFsid,omitempty"`
+	FirstPort  int    `json:"firstPort"`
 	// Token is the Kubernetes administrator's.
 	Token string `json:"token"`
 }
@@ -59,12 +65,10 @@ func (l *Lab) address(offset int) string { return fmt.Sprintf("127.0.0.1:%d", l.
 
 // loadState reads what an earlier Up decided, or decides it when create is set.
 func (l *Lab) loadState(create bool) error {
-	data, err := os.ReadFile(l.statePath())
+	known, err := l.readState()
 	switch {
 	case err == nil:
-		if err := json.Unmarshal(data, &l.state); err != nil {
-			return fmt.Errorf("%s: %w (take the lab down and up again)", l.statePath(), err)
-		}
+		l.state = known
 	case errors.Is(err, fs.ErrNotExist) && create:
 		if err := l.newState(); err != nil {
 			return err
@@ -94,7 +98,7 @@ func (l *Lab) checkOwnDir() error {
 	if err != nil {
 		return err
 	}
-	made := []string{"agents", "ceph", "env", "kubernetes", "log", "restic", "run", "temporal", testsDir, "volumes"}
+	made := []string{"agents", "ceph", "ceph-" + secondName, "env", "kubernetes", "log", "restic", "run", "systems", "temporal", testsDir, "volumes"}
 	for _, entry := range entries {
 		if !slices.Contains(made, entry.Name()) {
 			return fmt.Errorf("%s is no lab, since it has %s in it: choose an empty directory or a new one", l.Dir, entry.Name())
@@ -112,11 +116,26 @@ func (l *Lab) newState() error {
 		return err
 	}
 	l.state = state{FSID: newUUID(), FirstPort: first, Token: rand.Text()}
-	data, err := json.MarshalIndent(l.state, "", "  ")
-	if err != nil {
+	if err := os.MkdirAll(l.path("log"), 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(l.path("log"), 0o755); err != nil {
+	return l.writeState(l.state)
+}
+
+func (l *Lab) readState() (s state, err error) {
+	data, err := os.ReadFile(l.statePath())
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("%s: %w (take the lab down and up again)", l.statePath(), err)
+	}
+	return s, nil
+}
+
+func (l *Lab) writeState(s state) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
 		return err
 	}
 	return writeFile(l.statePath(), string(data)+"\n", 0o600)

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,8 +23,29 @@ type VolumeSpec struct {
 	// Annotations of the claim.
 	Annotations map[string]string
 	// Populate writes what the volume is to hold below the root of its
-	// filesystem; of a block volume, it gets the path of the device.
+	// filesystem; of a block or LUKS volume, it gets the path of the device.
 	Populate func(root string) error
+	// Edit changes the manifests that ceph-csi would have made before they are
+	// created, for PersistentVolumes of other shapes.
+	Edit func(pv, claim Object)
+
+	// Ceph is the cluster that holds the image; the lab's own when nil.
+	Ceph *Ceph
+	// RadosNamespace of the pool that the image is in; made when it is missing.
+	RadosNamespace string
+	// DataPool holds the data when not the pool itself: the constant DataPool.
+	DataPool string
+	// Features of the image, instead of those that it has by default.
+	Features []string
+	// CloneOf makes the image from another one, as ceph-csi clones a claim. It is
+	// not formatted then, but Populate may change it.
+	CloneOf *Volume
+	// Metadata of the image.
+	Metadata map[string]string
+	// LUKS is the passphrase of an image that ceph-csi encrypts. Its data begin
+	// at LUKSOffset, and there is no filesystem, since the lab's kernel cannot
+	// open it.
+	LUKS string
 }
 
 // Volume is an RBD image behind a bound claim, made as ceph-csi makes one.
@@ -34,37 +54,36 @@ type Volume struct {
 	Claim     string
 	// PV is the name of the PersistentVolume.
 	PV string
-	// Pool and Image name the image.
-	Pool   string
-	Image  string
-	FSType string
-	Size   int64
+	// Ceph is the cluster that the image is in.
+	Ceph *Ceph
+	// Pool, RadosNamespace and Image name the image.
+	Pool           string
+	RadosNamespace string
+	Image          string
+	FSType         string
+	Size           int64
 
-	lab     *Lab
+	lab    *Lab
+	uuid   string
+	source *Volume // of a clone
+
 	mu      sync.Mutex
 	mounted *mapping
+	cloned  bool
 }
 
 // CreateVolume makes an image with a filesystem, fills it, and binds a claim to
 // it.
-func (l *Lab) CreateVolume(ctx context.Context, spec VolumeSpec) (v *Volume, err error) {
-	id := newUUID()
-	v = &Volume{
-		Namespace: spec.Namespace, Claim: spec.Claim,
-		PV: "pvc-" + id, Pool: VolumePool, Image: "csi-vol-" + id,
-		FSType: spec.FSType, Size: spec.Size, lab: l,
-	}
-	if v.FSType == "" && !spec.Block {
-		v.FSType = "ext4"
-	}
-	if v.Size == 0 {
-		v.Size = 512 << 20
-	}
-	if _, err := l.Run(ctx, "rbd", "create", "--size", fmt.Sprintf("%dB", v.Size), v.spec()); err != nil {
-		return nil, err
+func (l *Lab) CreateVolume(ctx context.Context, spec VolumeSpec) (*Volume, error) {
+	v := l.newVolume(spec)
+	if err := v.makeImage(ctx, spec); err != nil {
+		return nil, fmt.Errorf("make the image of volume %s/%s: %w", v.Namespace, v.Claim, err)
 	}
 	if err := v.fill(ctx, spec); err != nil {
 		return nil, fmt.Errorf("fill volume %s/%s: %w", v.Namespace, v.Claim, err)
+	}
+	if err := v.record(ctx, spec); err != nil {
+		return nil, fmt.Errorf("write down volume %s/%s: %w", v.Namespace, v.Claim, err)
 	}
 	if err := v.bind(ctx, spec); err != nil {
 		return nil, fmt.Errorf("bind claim %s/%s: %w", v.Namespace, v.Claim, err)
@@ -72,35 +91,76 @@ func (l *Lab) CreateVolume(ctx context.Context, spec VolumeSpec) (v *Volume, err
 	return v, nil
 }
 
-// spec names the image for the rbd command.
-func (v *Volume) spec() string { return v.Pool + "/" + v.Image }
+func (l *Lab) newVolume(spec VolumeSpec) *Volume {
+	v := &Volume{
+		Namespace: spec.Namespace, Claim: spec.Claim, PV: "pvc-" + newUUID(),
+		Ceph: spec.Ceph, Pool: VolumePool, RadosNamespace: spec.RadosNamespace,
+		FSType: spec.FSType, Size: spec.Size, source: spec.CloneOf, lab: l, uuid: newUUID(),
+	}
+	v.Image = "csi-vol-" + v.uuid
+	if v.Ceph == nil {
+		v.Ceph = l.Ceph()
+	}
+	if v.FSType == "" && !spec.Block {
+		v.FSType = "ext4"
+	}
+	if v.Size == 0 {
+		v.Size = 512 << 20
+	}
+	if v.source != nil {
+		v.Size = v.source.Size
+	}
+	return v
+}
+
+// Spec names the image for the rbd command.
+func (v *Volume) Spec() string { return v.spec(v.Image) }
+
+// spec names an image beside the volume's.
+func (v *Volume) spec(image string) string { return v.place() + "/" + image }
+
+// place is the pool with the RADOS namespace.
+func (v *Volume) place() string {
+	if v.RadosNamespace == "" {
+		return v.Pool
+	}
+	return v.Pool + "/" + v.RadosNamespace
+}
 
 func (v *Volume) fill(ctx context.Context, spec VolumeSpec) (err error) {
-	m, err := v.lab.mapImage(ctx, v.Image)
+	if v.source != nil && spec.Populate == nil {
+		return nil
+	}
+	m, err := v.mapImage(ctx, v.Image)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.close(ctx)) }()
+	root, err := v.prepare(ctx, m, spec)
+	if err != nil || spec.Populate == nil {
+		return err
+	}
+	return spec.Populate(root)
+}
+
+// prepare makes a new image ready to be written to, and says where.
+func (v *Volume) prepare(ctx context.Context, m *mapping, spec VolumeSpec) (root string, err error) {
+	if spec.LUKS != "" {
+		return m.encrypt(ctx, spec.LUKS)
+	}
 	if spec.Block {
-		if spec.Populate == nil {
-			return nil
-		}
-		device, err := m.attach(ctx)
-		if err != nil {
-			return err
-		}
-		return spec.Populate(device)
+		return m.attach(ctx)
 	}
-	if err := m.makeFilesystem(ctx, v.FSType); err != nil {
-		return err
+	options := "rw"
+	if v.source == nil {
+		err = m.makeFilesystem(ctx, v.FSType)
+	} else if v.FSType == "xfs" {
+		options = "rw,nouuid"
 	}
-	if err := m.mount(ctx, v.FSType, "rw"); err != nil {
-		return err
+	if err != nil {
+		return "", err
 	}
-	if spec.Populate == nil {
-		return nil
-	}
-	return spec.Populate(m.root)
+	return m.root, m.mount(ctx, v.FSType, options)
 }
 
 // makeFilesystem formats as ceph-csi does: without a discard of the new image,
@@ -123,181 +183,85 @@ func (m *mapping) makeFilesystem(ctx context.Context, fsType string) error {
 	return errors.Join(err, m.detach(ctx))
 }
 
-// bind makes the PersistentVolume and the claim, and waits until they have
-// found each other.
-func (v *Volume) bind(ctx context.Context, spec VolumeSpec) error {
-	_, err := v.lab.Run(ctx, "kubectl", "create", "namespace", v.Namespace)
-	if err != nil && !strings.Contains(err.Error(), "AlreadyExists") {
-		return err
-	}
-	handle, err := v.handle(ctx)
-	if err != nil {
-		return err
-	}
-	mode := "Filesystem"
-	if spec.Block {
-		mode = "Block"
-	}
-	common := map[string]any{
-		"accessModes":      []string{"ReadWriteOnce"},
-		"storageClassName": "",
-		"volumeMode":       mode,
-	}
-	csi := map[string]any{
-		"driver":       "rbd.csi.ceph.com",
-		"volumeHandle": handle,
-		"volumeAttributes": map[string]string{
-			"clusterID":     v.lab.CephFSID,
-			"pool":          v.Pool,
-			"journalPool":   v.Pool,
-			"imageName":     v.Image,
-			"imageFeatures": "layering,exclusive-lock,object-map,fast-diff,deep-flatten",
-		},
-	}
-	if v.FSType != "" {
-		csi["fsType"] = v.FSType
-	}
-	capacity := map[string]string{"storage": fmt.Sprint(v.Size)}
-	manifests := map[string]any{
-		"apiVersion": "v1", "kind": "List",
-		"items": []any{
-			map[string]any{
-				"apiVersion": "v1", "kind": "PersistentVolume",
-				"metadata": map[string]any{
-					"name":        v.PV,
-					"annotations": map[string]string{"pv.kubernetes.io/provisioned-by": "rbd.csi.ceph.com"},
-				},
-				"spec": merged(common, map[string]any{
-					"capacity":                      capacity,
-					"persistentVolumeReclaimPolicy": "Retain",
-					"claimRef": map[string]string{
-						"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-						"namespace": v.Namespace, "name": v.Claim,
-					},
-					"csi": csi,
-				}),
-			},
-			map[string]any{
-				"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-				"metadata": map[string]any{
-					"namespace": v.Namespace, "name": v.Claim, "annotations": spec.Annotations,
-				},
-				"spec": merged(common, map[string]any{
-					"volumeName": v.PV,
-					"resources":  map[string]any{"requests": capacity},
-				}),
-			},
-		},
-	}
-	data, err := json.Marshal(manifests)
-	if err != nil {
-		return err
-	}
-	if _, err := v.lab.runWithInput(ctx, string(data), "kubectl", "create", "-f", "-"); err != nil {
-		return err
-	}
-	_, err = v.lab.Run(ctx, "kubectl", "-n", v.Namespace, "wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s", "pvc/"+v.Claim)
-	return err
+// journal is ceph-csi's journal for the volume.
+func (v *Volume) journal() journal {
+	return journal{ceph: v.Ceph, pool: v.Pool, namespace: v.RadosNamespace}
 }
 
-func merged(maps ...map[string]any) map[string]any {
-	all := map[string]any{}
-	for _, m := range maps {
-		for key, value := range m {
-			all[key] = value
+func (v *Volume) record(ctx context.Context, spec VolumeSpec) error {
+	info, err := v.info(ctx)
+	if err != nil {
+		return err
+	}
+	entries := map[string]string{
+		"csi.volname":      v.PV,
+		"csi.imagename":    v.Image,
+		"csi.imageid":      info.ID,
+		"csi.volume.owner": v.Namespace,
+	}
+	if spec.LUKS != "" {
+		entries["csi.volume.encryptKMS"] = luksKMS
+		entries["csi.volume.encryptionType"] = "block"
+	}
+	return v.journal().record(ctx, volumeDirectory, volumeObject, v.PV, v.uuid, entries)
+}
+
+func (v *Volume) bind(ctx context.Context, spec VolumeSpec) error {
+	pool, err := v.poolNumber(ctx)
+	if err != nil {
+		return err
+	}
+	attributes := Object{
+		"clusterID":     v.Ceph.FSID,
+		"pool":          v.Pool,
+		"journalPool":   v.Pool,
+		"imageName":     v.Image,
+		"imageFeatures": "layering,exclusive-lock,object-map,fast-diff,deep-flatten",
+	}
+	optional := map[string]string{
+		"radosNamespace": v.RadosNamespace,
+		"dataPool":       spec.DataPool,
+		"imageFeatures":  strings.Join(spec.Features, ","),
+	}
+	if spec.LUKS != "" {
+		optional["encrypted"], optional["encryptionKMSID"] = "true", luksKMS
+	}
+	for key, value := range optional {
+		if value != "" {
+			attributes[key] = value
 		}
 	}
-	return all
+	return v.lab.bind(ctx, binding{
+		namespace: v.Namespace, claim: v.Claim, pv: v.PV,
+		driver: "rbd", handle: handle(v.Ceph, pool, v.uuid), attributes: attributes,
+		fsType: v.FSType, block: spec.Block, accessMode: "ReadWriteOnce", size: v.Size,
+		annotations: spec.Annotations, edit: spec.Edit,
+	})
 }
 
-// handle is the volume's ID as ceph-csi builds it: version, length and value of
-// the cluster ID, number of the pool, the image's UUID.
-func (v *Volume) handle(ctx context.Context) (string, error) {
+func (v *Volume) poolNumber(ctx context.Context) (int, error) {
 	var pools []struct {
 		Number int    `json:"poolnum"`
 		Name   string `json:"poolname"`
 	}
-	if err := v.lab.runJSON(ctx, &pools, "ceph", "osd", "lspools", "-f", "json"); err != nil {
-		return "", err
+	if err := v.Ceph.runJSON(ctx, &pools, "ceph", "osd", "lspools", "-f", "json"); err != nil {
+		return 0, err
 	}
 	for _, pool := range pools {
 		if pool.Name == v.Pool {
-			return fmt.Sprintf("0001-%04x-%s-%016x-%s", len(v.lab.CephFSID), v.lab.CephFSID,
-				pool.Number, strings.TrimPrefix(v.Image, "csi-vol-")), nil
+			return pool.Number, nil
 		}
 	}
-	return "", fmt.Errorf("there is no pool %s", v.Pool)
+	return 0, fmt.Errorf("there is no pool %s", v.Pool)
 }
 
-// Mount mounts the live image, for a test to read and write as a pod would. An
-// image is mounted once at a time.
-func (v *Volume) Mount(ctx context.Context) (root string, unmount func() error, err error) {
-	m, unmount, err := v.mapLive(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	options := "rw"
-	if v.FSType == "xfs" {
-		options = "rw,nouuid"
-	}
-	if err := m.mount(ctx, v.FSType, options); err != nil {
-		return "", nil, errors.Join(err, unmount())
-	}
-	return m.root, unmount, nil
-}
-
-// Map shows the live image as a device, for a test to write to a block volume.
-func (v *Volume) Map(ctx context.Context) (device string, unmap func() error, err error) {
-	m, unmap, err := v.mapLive(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	device, err = m.attach(ctx)
-	if err != nil {
-		return "", nil, errors.Join(err, unmap())
-	}
-	return device, unmap, nil
-}
-
-// mapLive maps the image itself, of which there must be no second mapping: two
-// kernels that write to one filesystem destroy it.
-func (v *Volume) mapLive(ctx context.Context) (m *mapping, release func() error, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.mounted != nil {
-		return nil, nil, fmt.Errorf("volume %s/%s is mounted already, at %s", v.Namespace, v.Claim, v.mounted.root)
-	}
-	m, err = v.lab.mapImage(ctx, v.Image)
-	if err != nil {
-		return nil, nil, err
-	}
-	v.mounted = m
-	return m, func() error {
-		if err := m.close(ctx); err != nil {
-			return err
-		}
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.mounted = nil
-		return nil
-	}, nil
-}
-
-// Snapshots lists the names of the image's snapshots.
-func (v *Volume) Snapshots(ctx context.Context) ([]string, error) {
-	snapshots, err := v.lab.snapshots(ctx, v.Pool, v.Image)
-	var names []string
-	for _, s := range snapshots {
-		names = append(names, s.Name)
-	}
-	return names, err
-}
-
-// Delete removes the claim, the PersistentVolume, the image and its snapshots.
+// Delete removes the claim, the PersistentVolume, the image and its snapshots. An
+// image that others are clones of goes to the trash until the last of them is
+// deleted.
 func (v *Volume) Delete(ctx context.Context) error {
-	_, claim := v.lab.Run(ctx, "kubectl", "-n", v.Namespace, "delete", "pvc", v.Claim, "--ignore-not-found", "--timeout=30s")
-	_, pv := v.lab.Run(ctx, "kubectl", "delete", "pv", v.PV, "--ignore-not-found", "--timeout=30s")
-	_, purge := v.lab.Run(ctx, "rbd", "snap", "purge", "--no-progress", v.spec())
-	_, remove := v.lab.Run(ctx, "rbd", "rm", "--no-progress", v.spec())
-	return errors.Join(claim, pv, purge, remove)
+	return errors.Join(
+		v.lab.unbind(ctx, v.Namespace, v.Claim, v.PV),
+		v.removeImage(ctx),
+		v.journal().forget(ctx, volumeDirectory, volumeObject, v.PV, v.uuid),
+	)
 }
