@@ -30,7 +30,9 @@ type Request struct {
 	// Excludes are restic patterns of what is left out.
 	Excludes []string
 	// Command, when set, is a program with its arguments: what is stored is what
-	// it prints, as the file Path.
+	// it prints, as the file Path. restic starts it, with its own environment. If
+	// it ends with another status than 0 there is no backup, and the error holds
+	// its last words.
 	Command []string
 }
 
@@ -45,6 +47,10 @@ func (q Request) validate() error {
 		return refuse(fmt.Sprintf("%q is not an absolute path", q.Path))
 	case q.Time.IsZero():
 		return refuse("a backup needs a time")
+	case q.Command != nil && (len(q.Command) == 0 || q.Command[0] == ""):
+		return refuse("a command needs a program")
+	case q.Command != nil && len(q.Excludes) > 0:
+		return refuse("nothing can be left out of what a program prints")
 	}
 	for _, t := range q.Tags {
 		if t == "" || strings.ContainsAny(t, ",\n") {
@@ -67,6 +73,10 @@ func (q Request) args(more ...string) []string {
 	}
 	for _, e := range q.Excludes {
 		args = append(args, "--exclude", e)
+	}
+	if q.Command != nil {
+		args = append(args, "--stdin-from-command", "--stdin-filename", q.Path, "--")
+		return append(args, q.Command...)
 	}
 	return append(args, "--", q.Path)
 }
@@ -95,11 +105,14 @@ type summary struct {
 // RepositoryAuth, RepositoryLocked, RepositoryFull and InvalidInput; errors
 // without a class are worth another attempt. When ctx ends, restic removes its
 // lock first and the error wraps the context's cause.
+//
+// Of a Command, Stored.BytesProcessed is how many bytes restic took of it, and
+// progress knows no totals.
 func (r Repository) BackUp(ctx context.Context, run command.Runner, q Request, progress func(backup.Progress)) (backup.Stored, error) {
 	if err := q.validate(); err != nil {
 		return backup.Stored{}, err
 	}
-	sum, s, err := r.backUp(ctx, run, q.args(), progress)
+	sum, s, err := r.backUp(ctx, run, q, nil, progress)
 	if err != nil {
 		return backup.Stored{}, err
 	}
@@ -139,12 +152,16 @@ func (r Repository) BackUp(ctx context.Context, run command.Runner, q Request, p
 //
 // It answers for an attempt that finds its run's backup already there: restic
 // may have been killed after storing a backup, before anybody heard that files
-// are missing from it.
+// are missing from it. Of a Command there is never half a backup, and nothing to
+// compare: asking is an InvalidInput failure.
 func (r Repository) Complete(ctx context.Context, run command.Runner, q Request, id string, progress func(backup.Progress)) (bool, error) {
 	if err := q.validate(); err != nil {
 		return false, err
 	}
-	sum, s, err := r.backUp(ctx, run, q.args("--dry-run", "--parent", id), progress)
+	if q.Command != nil {
+		return false, backup.Fail(backup.InvalidInput, "the backup of what a program printed cannot be compared", "", nil)
+	}
+	sum, s, err := r.backUp(ctx, run, q, []string{"--dry-run", "--parent", id}, progress)
 	if err != nil {
 		return false, err
 	}
@@ -152,15 +169,19 @@ func (r Repository) Complete(ctx context.Context, run command.Runner, q Request,
 	return s.unreadCount == 0 && differ == 0, nil
 }
 
-// backUp runs `restic backup`. Exit status 3, which stands for a partial
-// backup, is no error here, but always counts an unread file.
-func (r Repository) backUp(ctx context.Context, run command.Runner, args []string, progress func(backup.Progress)) (summary, said, error) {
+// backUp runs `restic backup`, with more arguments than the request's. Exit
+// status 3, which stands for a partial backup, is no error here, but always
+// counts an unread file.
+func (r Repository) backUp(ctx context.Context, run command.Runner, q Request, more []string, progress func(backup.Progress)) (summary, said, error) {
 	var (
 		sum *summary
 		m   meter
 		s   said
 	)
-	c := r.command("backup", args...)
+	if q.Command != nil {
+		s.program = q.Command[0]
+	}
+	c := r.command("backup", q.args(more...)...)
 	c.OnStderrLine = s.line
 	c.OnLine = func(line []byte) {
 		var head struct {

@@ -42,6 +42,9 @@ type said struct {
 	end string
 	// last is the last plain line.
 	last string
+	// program is the one whose output restic stores, if any, and programLast the
+	// last line that it wrote itself.
+	program, programLast string
 }
 
 func (s *said) line(line []byte) {
@@ -54,6 +57,9 @@ func (s *said) line(line []byte) {
 	}
 	if json.Unmarshal(line, &m) != nil || m.Type == "" {
 		s.last = string(line[:min(len(line), messageLimit)])
+		if own, ok := strings.CutPrefix(s.last, "subprocess "+s.program+": "); ok && s.program != "" {
+			s.programLast = own
+		}
 		return
 	}
 	switch {
@@ -126,6 +132,19 @@ var (
 		`network is unreachable|connection reset|TLS handshake|certificate|server misbehaving`)
 )
 
+// programFailed is how restic says that the program failed whose output it
+// stores.
+var programFailed = regexp.MustCompile(`command failed: (.*)|failed to start command: .*`)
+
+// programError is what that program said, and how it ended.
+func (s *said) programError(message string, r Repository) error {
+	how := strings.TrimPrefix(programFailed.FindString(message), "command failed: ")
+	if s.programLast == "" {
+		return errors.New(r.blot(how))
+	}
+	return fmt.Errorf("%s (%s)", r.blot(oneLine(s.programLast)), how)
+}
+
 // explain says what an error of the given restic command means. Errors without
 // a class are passing faults.
 func (r Repository) explain(ctx context.Context, name string, err error, s said) error {
@@ -164,6 +183,8 @@ func (r Repository) explain(ctx context.Context, name string, err error, s said)
 			"If its process no longer exists, `restic unlock` removes its lock.", cause)
 	case code == exitWrongSecret:
 		return backup.Fail(backup.RepositoryAuth, "the repository does not open", "Correct RESTIC_PASSWORD_FILE or RESTIC_PASSWORD until `restic cat config` works.", cause)
+	case s.program != "" && programFailed.MatchString(message):
+		return fmt.Errorf("what was to be stored could not be read: %w", s.programError(message, r))
 	case code == exitInterrupted:
 		return fmt.Errorf("%s was interrupted: %w. It is tried again", name, cause)
 	case wrongAccount.MatchString(message):

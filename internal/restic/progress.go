@@ -30,6 +30,10 @@ type sample struct {
 }
 
 func (m *meter) progress(now time.Time, s status) backup.Progress {
+	if s.TotalBytes == 0 {
+		// restic cannot know when a program's output ends, but says a number.
+		s.SecondsRemaining = 0
+	}
 	return backup.Progress{
 		Step:           "Restic",
 		Percent:        100 * min(s.PercentDone, 1),
