@@ -16,6 +16,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/sandbox"
 )
 
 const (
@@ -63,6 +64,11 @@ func (m fuseMapper) Map(ctx context.Context, r command.Runner, image backup.Imag
 		return Device{}, explainMap(image, explainDaemon(err))
 	}
 	rec.Device = dev.Path
+	for _, pid := range daemons(dir) {
+		if numbers := sandbox.FUSEConnections(pid, dev.Path); len(numbers) == 1 {
+			rec.Connection = numbers[0]
+		}
+	}
 	if err := writeRecord(dir, rec); err != nil {
 		return Device{}, err
 	}
@@ -185,6 +191,27 @@ func endDaemons(ctx context.Context, dir string) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// free ends the FUSE connection of a lease whose storage daemon was killed: the
+// kernel may wait for it, for ever and in ways that keep others from their loop
+// devices. The number may be that of another filesystem by now, which some
+// process then sees mounted elsewhere.
+func free(dir, connection string) error {
+	if connection == "" || len(daemons(dir)) > 0 {
+		return nil
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	for _, process := range processes {
+		pid, err := strconv.Atoi(filepath.Base(process))
+		if err == nil && slices.Contains(sandbox.FUSEConnections(pid, "/"), connection) && !slices.Contains(sandbox.FUSEConnections(pid, dir), connection) {
+			return nil
+		}
+	}
+	return sandbox.AbortFUSE(connection)
 }
 
 // within reports whether the clean path is base or lies below it.

@@ -21,6 +21,8 @@ type record struct {
 	Ceph   Ceph         `json:"ceph"`
 	// Device is empty while the mapping is being made.
 	Device string `json:"device,omitempty"`
+	// Connection is the number of the FUSE mapper's connection.
+	Connection string `json:"connection,omitempty"`
 }
 
 // readRecord returns the record in the lease directory, and whether there is

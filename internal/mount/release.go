@@ -25,7 +25,7 @@ func Release(ctx context.Context, dir string) error {
 	// without it, and Sweep knows a clone by its name.
 	rec, found, unreadable := readRecord(dir)
 	r := command.Exec{}
-	err = releaseMounts(ctx, r, dir, rec.Device)
+	err = errors.Join(free(dir, rec.Connection), releaseMounts(ctx, r, dir, rec.Device))
 	if !found || unreadable != nil {
 		return errors.Join(err, fuseMapper{}.end(ctx, r, dir))
 	}

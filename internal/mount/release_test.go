@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -174,4 +177,61 @@ func requireEmpty(t *testing.T, dir string) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, entries)
+}
+
+// TestAbortFreesWhatWaitsForADaemon stops a storage daemon while the loop device
+// waits for it, as the kernel may wait for one that was killed.
+func TestAbortFreesWhatWaitsForADaemon(t *testing.T) {
+	dir, s := lease(t, t.TempDir(), "run-1")
+	readVolume(t, s, dir)
+	loops, daemon := loopsOf(dir), daemons(dir)
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", daemon[0]))
+	require.NoError(t, err)
+	rec, _, err := readRecord(dir)
+	require.NoError(t, err)
+	require.NotEmpty(t, rec.Connection)
+
+	require.NoError(t, syscall.Kill(daemon[0], syscall.SIGSTOP))
+	read := make(chan error, 1)
+	go func() {
+		_, err := s.Run(context.WithoutCancel(t.Context()), command.Command{Name: "dd", Args: []string{"if=" + loops[0], "of=/dev/null", "bs=1M", "skip=10"}})
+		read <- err
+	}()
+	require.Eventually(t, func() bool { return reading(ns) }, 10*time.Second, 10*time.Millisecond)
+
+	require.NoError(t, free(dir, rec.Connection))
+	require.Never(t, func() bool { return len(read) > 0 }, 200*time.Millisecond, 10*time.Millisecond, "the daemon of a lease in use is left alone")
+	require.NoError(t, sandbox.AbortFUSE(rec.Connection))
+	select {
+	case err := <-read:
+		require.ErrorContains(t, err, "Input/output error")
+	case <-time.After(30 * time.Second):
+		t.Fatal("what waited for the daemon still does")
+	}
+	require.NoError(t, syscall.Kill(daemon[0], syscall.SIGKILL))
+	require.NoError(t, sandbox.AbortFUSE(rec.Connection), "again")
+}
+
+// reading reports whether dd waits for its data in the mount namespace.
+func reading(ns string) bool {
+	for _, pid := range inNamespace(ns) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err == nil && strings.Contains(string(stat), "(dd) D") {
+			return true
+		}
+	}
+	return false
+}
+
+// inNamespace lists the processes in a mount namespace.
+func inNamespace(ns string) []int {
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	var pids []int
+	for _, process := range processes {
+		pid, err := strconv.Atoi(filepath.Base(process))
+		if link, linkErr := os.Readlink(filepath.Join(process, "ns/mnt")); err == nil && linkErr == nil && link == ns {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }

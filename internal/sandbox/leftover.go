@@ -43,7 +43,7 @@ func endNamespace(ns, dir string) error {
 	}
 	readers := func(pid int) bool { return !servesMapping(pid) }
 	everything := func(int) bool { return true }
-	err := endProcesses(ns, readers, syscall.SIGINT, killLimit)
+	err := errors.Join(endProcesses(ns, readers, syscall.SIGINT, killLimit), abortConnections(ns, dir))
 	if err := errors.Join(err, endProcesses(ns, everything, syscall.SIGTERM, killLimit)); err != nil {
 		return fmt.Errorf("end what is left of the sandbox in %s: %w", dir, err)
 	}
@@ -63,7 +63,13 @@ func endStrays(ctx context.Context, dir string) error {
 			return err != nil || ns == own || !inSandbox(pid, dir)
 		})
 	}
-	return endAll(ctx, strays, syscall.SIGINT, killLimit)
+	var errs error
+	for _, pid := range strays() {
+		for _, number := range FUSEConnections(pid, dir) {
+			errs = errors.Join(errs, AbortFUSE(number))
+		}
+	}
+	return errors.Join(errs, endAll(ctx, strays, syscall.SIGINT, killLimit))
 }
 
 // inSandbox reports whether the process's mount namespace is the sandbox of a
