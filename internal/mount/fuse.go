@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -24,8 +22,6 @@ const (
 	// volumeFile is the file in the lease directory that shows the image.
 	volumeFile = "volume"
 	pidFile    = storageDaemon + ".pid"
-	// daemonGrace is how long the daemon has to write what is left and to end.
-	daemonGrace = 10 * time.Second
 )
 
 // fuseMapper shows the image as a file, by qemu-storage-daemon and FUSE. It
@@ -136,61 +132,6 @@ func (m fuseMapper) end(ctx context.Context, r command.Runner, dir string) error
 		return nil
 	}
 	return detach(ctx, r, filepath.Join(dir, volumeFile))
-}
-
-// daemons lists the storage daemons whose PID file is at or below dir.
-func daemons(dir string) []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		cmdline, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil {
-			continue
-		}
-		args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
-		if filepath.Base(args[0]) != storageDaemon {
-			continue
-		}
-		if i := slices.Index(args, "--pidfile"); i >= 0 && i+1 < len(args) && within(args[i+1], dir) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// endDaemons asks the storage daemons at or below dir to end, waits, and kills
-// them after a grace.
-func endDaemons(ctx context.Context, dir string) error {
-	began := time.Now()
-	for {
-		pids := daemons(dir)
-		if len(pids) == 0 {
-			return nil
-		}
-		waited := time.Since(began)
-		if waited > 2*daemonGrace {
-			return fmt.Errorf("%s (process %d) does not end, even by SIGKILL", storageDaemon, pids[0])
-		}
-		sig := syscall.SIGTERM
-		if waited > daemonGrace {
-			sig = syscall.SIGKILL
-		}
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, sig)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s to end: %w", storageDaemon, context.Cause(ctx))
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // free ends the FUSE connection of a lease whose storage daemon was killed: the

@@ -1,5 +1,5 @@
 // Package mount maps RBD images to devices, checks the filesystems on them and
-// mounts them. Its programs run where the given command.Runner runs them, in
+// mounts them, and mounts snapshots of CephFS subvolumes. Its programs run where the given command.Runner runs them, in
 // production inside a sandbox. Everything it writes is in the lease directory.
 package mount
 

@@ -211,7 +211,7 @@ func TestParseMountsReadsBlanksAndBackslashes(t *testing.T) {
 	info := `27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
 99 27 0:44 / /a\040b\134c rw - tmpfs ammonite:/x\040y rw
 `
-	require.Equal(t, []mountPoint{{"/", "/dev/vda"}, {`/a b\c`, "ammonite:/x y"}}, parseMounts(info))
+	require.Equal(t, []mountPoint{{"/", "/dev/vda", "254:0"}, {`/a b\c`, "ammonite:/x y", "0:44"}}, parseMounts(info))
 }
 
 func TestARecordThatIsTornDoesNotStopTheRelease(t *testing.T) {

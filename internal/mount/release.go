@@ -36,20 +36,21 @@ func Release(ctx context.Context, dir string) error {
 	return errors.Join(err, m.Unmap(ctx, r, dir))
 }
 
-// releaseMounts unmounts what is mounted of the device or of a file below dir,
-// or at a place below dir, and detaches loop devices of files below dir. The
-// export of the FUSE mapper is left: its daemon takes it away.
+// releaseMounts unmounts what is mounted of the device, of a file below dir, or of
+// a subvolume that is mounted below dir, or at a place below dir, and detaches
+// loop devices of files below dir. The export of the FUSE mapper is left: its
+// daemon takes it away.
 func releaseMounts(ctx context.Context, r command.Runner, dir, device string) error {
 	mounts, err := readMounts()
 	if err != nil {
 		return err
 	}
-	loops := loopsOf(dir)
+	loops, subvolumes := loopsOf(dir), subvolumesIn(mounts, dir)
 	ours := func(m mountPoint) bool {
 		if m.target == filepath.Join(dir, volumeFile) {
 			return false
 		}
-		return m.source != "" && m.source == device || slices.Contains(loops, m.source) ||
+		return slices.Contains(subvolumes, m.filesystem) || m.source != "" && m.source == device || slices.Contains(loops, m.source) ||
 			m.target != dir && within(m.target, dir)
 	}
 	// The last mounted first: mounts may lie in one another.
@@ -73,8 +74,21 @@ func releaseMounts(ctx context.Context, r command.Runner, dir, device string) er
 	return err
 }
 
-// mountPoint is one line of mountinfo.
-type mountPoint struct{ target, source string }
+// subvolumesIn lists the file systems that Mount of a CephFS has mounted below dir.
+// The bind of their data elsewhere shows the same ones.
+func subvolumesIn(mounts []mountPoint, dir string) []string {
+	var filesystems []string
+	for _, m := range mounts {
+		if within(m.target, dir) && filepath.Base(m.target) == subvolumeFolder {
+			filesystems = append(filesystems, m.filesystem)
+		}
+	}
+	return filesystems
+}
+
+// mountPoint is one line of mountinfo. The file system is the kernel's number of
+// it.
+type mountPoint struct{ target, source, filesystem string }
 
 // readMounts lists the mounts of this process's namespace in the order in which
 // they were made.
@@ -94,7 +108,7 @@ func parseMounts(info string) []mountPoint {
 		if !ok || len(m) < 5 || len(f) < 2 {
 			continue
 		}
-		mounts = append(mounts, mountPoint{target: unescape.Replace(m[4]), source: unescape.Replace(f[1])})
+		mounts = append(mounts, mountPoint{target: unescape.Replace(m[4]), source: unescape.Replace(f[1]), filesystem: m[2]})
 	}
 	return mounts
 }

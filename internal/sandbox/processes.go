@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// mappingServers are the programs behind a mapped device. A filesystem on the
-// device must be unmounted before they go.
-var mappingServers = []string{"qemu-storage-daemon", "rbd-nbd"}
+// mappingServers are the programs behind a mapped device or a mount. What reads
+// from them must end, and a filesystem on the device be unmounted, before they go.
+var mappingServers = []string{"qemu-storage-daemon", "rbd-nbd", "ceph-fuse"}
 
 func mountNamespace(pid int) string { return fmt.Sprintf("/proc/%d/ns/mnt", pid) }
 

@@ -1,0 +1,61 @@
+package mount
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/ammonite-backup/ammonite/internal/command"
+)
+
+const (
+	cephFuse        = "ceph-fuse"
+	cephFusePIDFile = cephFuse + ".pid"
+	cephFuseLog     = cephFuse + ".log"
+)
+
+// fuseClient mounts by ceph-fuse.
+type fuseClient struct{ ceph Ceph }
+
+func (fuseClient) name() string { return FUSE }
+
+func (f fuseClient) mount(ctx context.Context, r command.Runner, filesystem, folder, dir, at string) error {
+	args := []string{"--client_mountpoint=" + folder, "--client_fs=" + filesystem}
+	if f.ceph.Conf != "" {
+		args = append(args, "--conf="+f.ceph.Conf)
+	}
+	if f.ceph.User != "" {
+		args = append(args, "--id="+f.ceph.User)
+	}
+	args = append(args,
+		fmt.Sprintf("--client_mount_timeout=%d", mountPatience),
+		// What people may have configured for clients of other kinds.
+		"--client_snapdir="+snapshotFolder,
+		// Without both, POSIX ACLs are not shown.
+		"--client_acl_type=posix_acl", "--fuse_default_permissions=false",
+		"--pid-file="+filepath.Join(dir, cephFusePIDFile),
+		"--log-file="+filepath.Join(dir, cephFuseLog),
+		"--admin-socket=",
+		"-o", readOnly, at)
+	_, err := r.Run(ctx, command.Command{Name: cephFuse, Args: args})
+	return err
+}
+
+// unmount ends the lease's ceph-fuse, by SIGKILL if it waits for a cluster that
+// does not answer, and with it whatever reads from it.
+func (f fuseClient) unmount(ctx context.Context, r command.Runner, dir, at string) error {
+	if err := detach(ctx, r, at); err != nil {
+		return err
+	}
+	return endDaemons(ctx, dir)
+}
+
+func lacksForCephFuse(n node) string {
+	switch {
+	case !n.program(cephFuse):
+		return "the program " + cephFuse + " is missing (package ceph-fuse)"
+	case !n.exists("/dev/fuse"):
+		return "/dev/fuse is missing"
+	}
+	return ""
+}
