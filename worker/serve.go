@@ -14,7 +14,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/internal/ceph"
 	"github.com/ammonite-backup/ammonite/internal/config"
 	"github.com/ammonite-backup/ammonite/internal/kube"
 	"github.com/ammonite-backup/ammonite/internal/mount"
@@ -110,7 +109,11 @@ func (p *process) addAgent(ctx context.Context) error {
 		return err
 	}
 	repository.Cache = s.CacheDir
-	mapper, err := mount.NewMapper(s.Mapper, mount.Ceph{Conf: s.CephConf, User: s.CephUser})
+	known, err := knownClusters(s)
+	if err != nil {
+		return err
+	}
+	access, err := nodeAccess(s, known)
 	if err != nil {
 		return err
 	}
@@ -120,7 +123,7 @@ func (p *process) addAgent(ctx context.Context) error {
 	node := activities.NewNode(activities.Settings{
 		Node: s.Node, Slots: s.Slots, StateDir: s.StateDir, DrainTimeout: s.DrainTimeout,
 		StallTimeout: s.StallTimeout, Patience: s.Patience, InitRepository: s.InitRepository,
-	}, p.temporal, func(string) (activities.Access, error) { return activities.Access{Mapper: mapper}, nil }, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
+	}, p.temporal, access, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
 		return sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: s.HeartbeatTimeout})
 	})
 	for _, queue := range []string{backup.SlotQueue(s.Node), backup.AnySlotQueue} {
@@ -183,13 +186,17 @@ func (p *process) addControl() error {
 	if err != nil {
 		return err
 	}
-	cluster, err := ceph.Start(ceph.Config{Conf: s.CephConf, User: s.CephUser})
+	known, err := knownClusters(s)
 	if err != nil {
 		return err
 	}
-	p.closers = append(p.closers, cluster.Close)
+	cephs, err := connect(known)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, cephs.close)
 	p.health.require("kubernetes", kubernetes.Ready)
-	p.health.require("ceph", cluster.Ready)
+	p.health.require("ceph", cephs.ready)
 
 	w := worker.New(p.temporal, backup.ControlQueue, worker.Options{
 		MaxHeartbeatThrottleInterval: heartbeatEvery,
@@ -199,7 +206,7 @@ func (p *process) addControl() error {
 	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: kubernetes, Ceph: func(string) (activities.Ceph, error) { return cluster, nil }, Runs: workflowRuns{p.temporal},
+		Claims: kubernetes, Ceph: cephs.find, Runs: workflowRuns{p.temporal},
 		ScratchPool: s.ScratchPool, HeartbeatTimeout: s.HeartbeatTimeout,
 	}, activity.RegisterOptions{})
 	p.workers = append(p.workers, w)

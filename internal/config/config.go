@@ -31,6 +31,7 @@ type Worker struct {
 	StateDir     string        `envconfig:"AMMONITE_STATE_DIR" default:"/var/lib/ammonite" desc:"directory on this node for mounts and leases; everything below it is this agent's to remove"`
 	CacheDir     string        `envconfig:"AMMONITE_CACHE_DIR" default:"/var/cache/ammonite" desc:"directory for restic's cache; may be deleted at any time"`
 	Mapper       string        `envconfig:"AMMONITE_MAPPER" default:"auto" desc:"how images become devices: krbd, nbd, fuse, or auto for the first of these that works here"`
+	CephFSClient string        `envconfig:"AMMONITE_CEPHFS_CLIENT" default:"auto" desc:"how CephFS is mounted: kernel, fuse (ceph-fuse), or auto for the first of these that works here"`
 	DrainTimeout time.Duration `envconfig:"AMMONITE_DRAIN_TIMEOUT" default:"20s" desc:"how long running volumes may go on after SIGTERM before they start over on another node; keep it below the pod's terminationGracePeriodSeconds"`
 	StallTimeout time.Duration `envconfig:"AMMONITE_STALL_TIMEOUT" default:"30m" desc:"how long restic may make no progress before it is stopped and tried again"`
 	Patience     time.Duration `envconfig:"AMMONITE_PATIENCE" default:"6h" desc:"how long restic may fail again and again before the backup is given up"`
@@ -40,9 +41,10 @@ type Worker struct {
 	AnnotationPrefix string        `envconfig:"AMMONITE_ANNOTATION_PREFIX" default:"cephbackup.hpc.nyu.edu/" desc:"prefix of the annotations on claims and volumes"`
 	InitRepository   bool          `envconfig:"AMMONITE_INIT_REPOSITORY" default:"false" desc:"create the restic repository when it does not exist"`
 
-	CephConf   string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
-	CephUser   string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
-	Kubeconfig string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
+	CephConf     string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
+	CephUser     string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
+	CephClusters string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
+	Kubeconfig   string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
 
 	Listen    string `envconfig:"AMMONITE_LISTEN" default:":8080" desc:"address of the health endpoints /healthz and /readyz; empty for none"`
 	LogLevel  string `envconfig:"AMMONITE_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
@@ -110,12 +112,14 @@ func (w Worker) problems() []string {
 	check(strings.HasPrefix(w.StateDir, "/") && w.StateDir != "/", "AMMONITE_STATE_DIR=%q: give an absolute path of its own", w.StateDir)
 	check(strings.HasPrefix(w.CacheDir, "/"), "AMMONITE_CACHE_DIR=%q: give an absolute path", w.CacheDir)
 	check(oneOf(w.Mapper, "auto", "krbd", "nbd", "fuse"), "AMMONITE_MAPPER=%q: give auto, krbd, nbd or fuse", w.Mapper)
+	check(oneOf(w.CephFSClient, "auto", "kernel", "fuse"), "AMMONITE_CEPHFS_CLIENT=%q: give auto, kernel or fuse", w.CephFSClient)
 	check(w.DrainTimeout >= 0, "AMMONITE_DRAIN_TIMEOUT=%s: cannot be negative", w.DrainTimeout)
 	check(w.StallTimeout >= time.Minute, "AMMONITE_STALL_TIMEOUT=%s: give at least 1m", w.StallTimeout)
 	check(w.Patience >= 0, "AMMONITE_PATIENCE=%s: cannot be negative", w.Patience)
 	check(w.HeartbeatTimeout >= 3*time.Second, "AMMONITE_HEARTBEAT_TIMEOUT=%s: give at least 3s", w.HeartbeatTimeout)
 	check(strings.HasSuffix(w.AnnotationPrefix, "/") && len(w.AnnotationPrefix) > 1, "AMMONITE_ANNOTATION_PREFIX=%q: give a DNS name and a slash", w.AnnotationPrefix)
 	check(w.CephUser != "" && !strings.HasPrefix(w.CephUser, "client."), "AMMONITE_CEPH_USER=%q: give the name without 'client.'", w.CephUser)
+	check(w.CephClusters == "" || strings.HasPrefix(w.CephClusters, "/"), "AMMONITE_CEPH_CLUSTERS=%q: give an absolute path", w.CephClusters)
 	check(oneOf(w.LogLevel, "debug", "info", "warn", "error"), "AMMONITE_LOG_LEVEL=%q: give debug, info, warn or error", w.LogLevel)
 	check(oneOf(w.LogFormat, "json", "console"), "AMMONITE_LOG_FORMAT=%q: give json or console", w.LogFormat)
 	return wrong
