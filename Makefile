@@ -117,6 +117,11 @@ INTEGRATION_LAB := $(LAB_DIR)/tests/integration
 test-e2e: build lab-tools ## Test the product end to end, on a lab of its own
 	cd tests && go test -tags '$(CEPH_TAG)' -count=1 -parallel 8 -timeout 40m ./...
 
+.PHONY: bench-block
+bench-block: build lab-tools ## Time backups against the bare tools, on a lab of its own (BENCH='-size 2 -rounds 5')
+	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/bench' ./bench
+	@bin/bench $(BENCH)
+
 # Each module with the tags that show all of its code. The code that injects
 # faults takes the place of other code, so it is looked at by itself.
 define each_module

@@ -101,8 +101,7 @@ func badInputs(sound *lab.Volume) map[string]badInput {
 
 		"other driver": {volume: csi(driver("ebs.csi.aws.com")), class: backup.VolumeUnsupported, says: "from the driver ebs.csi.aws.com", remedy: "by other means"},
 		"host path":    {volume: csi(map[string]any{"hostPath": map[string]any{"path": "/srv"}}), class: backup.VolumeUnsupported, says: "is not from a CSI driver", remedy: "by other means"},
-		"cephfs":       {volume: csi(driver("cephfs.csi.ceph.com")), class: backup.VolumeUnsupported, says: "of kind cephfs", remedy: "by other means"},
-		"block":        {volume: volume(lab.VolumeSpec{Block: true, Size: 8 << 20}), class: backup.VolumeUnsupported, says: "of kind rbd-block", remedy: "by other means"},
+		"cephfs":       {volume: csi(driver("cephfs.csi.ceph.com")), class: backup.VolumeUnsupported, says: "does not say where its data are", remedy: "Correct the PersistentVolume"},
 		"no image":     {volume: rbd("no-such-image", "ext4"), class: backup.VolumeGone, says: sound.Pool + "/no-such-image", remedy: "rbd trash ls"},
 
 		"btrfs":       {volume: rbd(sound.Image, "btrfs"), class: backup.VolumeUnsupported, says: "btrfs cannot be backed up", remedy: "Supported are ext2, ext3, ext4 and xfs."},

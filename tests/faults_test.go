@@ -145,12 +145,8 @@ func (l *lane) reset(t *testing.T, ctx context.Context) {
 	require.NoError(t, l.b.Stop(ctx))
 }
 
-// lanes is how many faults are tried at once: each spends most of its time
-// waiting for a heartbeat that does not come.
-const lanes = 6
-
 // tryAll tries each fault on a lane that is free.
-func tryAll(t *testing.T, prepare subjectMaker, faults []fault) {
+func tryAll(t *testing.T, prepare subjectMaker, lanes int, faults []fault) {
 	waiting := fill(faults)
 	for i := range min(lanes, len(faults)) {
 		t.Run(fmt.Sprintf("lane%d", i), func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +18,7 @@ import (
 // things are quiet, it must be nothing.
 func (s *System) Leftovers(ctx context.Context) ([]string, error) {
 	var left []string
-	for _, look := range []func(context.Context) ([]string, error){s.snapshots, s.clones, s.mounts, s.processes, s.locks} {
+	for _, look := range []func(context.Context) ([]string, error){s.snapshots, s.subvolumeSnapshots, s.clones, s.mounts, s.processes, s.locks} {
 		found, err := look(ctx)
 		if err != nil {
 			return nil, err
@@ -35,8 +36,8 @@ func (s *System) snapshots(ctx context.Context) ([]string, error) {
 	volumes := append([]*lab.Volume(nil), s.volumes...)
 	s.mu.Unlock()
 	for _, v := range volumes {
-		image := v.Pool + "/" + v.Image
-		out, err := s.Run(ctx, "rbd", "snap", "ls", "--all", "--format", "json", "--", image)
+		image := v.Spec()
+		out, err := v.Ceph.Run(ctx, "rbd", "snap", "ls", "--all", "--format", "json", "--", image)
 		if err != nil {
 			if strings.Contains(err.Error(), "No such file") {
 				continue // a test deleted the image
@@ -53,25 +54,59 @@ func (s *System) snapshots(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("reading the snapshots of %s: %w", image, err)
 		}
 		for _, snap := range snaps {
+			if !strings.HasPrefix(snap.Name, backup.SnapshotName("")) && snap.Namespace.Type == "user" {
+				continue // a test's own
+			}
 			left = append(left, fmt.Sprintf("snapshot %s@%s (%s)", image, snap.Name, snap.Namespace.Type))
 		}
 	}
 	return left, nil
 }
 
-// clones lists the clones that say that they are this system's, and those that
-// say nothing.
-func (s *System) clones(ctx context.Context) ([]string, error) {
-	out, err := s.Run(ctx, "rbd", "ls", "--pool", lab.ScratchPool)
-	if err != nil {
-		return nil, err
-	}
+// subvolumeSnapshots lists Ammonite's snapshots of the system's subvolumes.
+func (s *System) subvolumeSnapshots(ctx context.Context) ([]string, error) {
+	s.mu.Lock()
+	subvolumes := slices.Clone(s.subvolumes)
+	s.mu.Unlock()
 	var left []string
-	for name := range strings.FieldsSeq(out) {
-		image := lab.ScratchPool + "/" + name
-		owner, err := s.Run(ctx, "rbd", "image-meta", "get", "--", image, backup.MetadataNamespace)
-		if err == nil && strings.TrimSpace(owner) == s.Namespace {
-			left = append(left, "clone "+image)
+	for _, v := range subvolumes {
+		names, err := v.Snapshots(ctx)
+		if err != nil {
+			if strings.Contains(err.Error(), "ENOENT") {
+				continue // a test deleted the subvolume
+			}
+			return nil, err
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, backup.SnapshotName("")) {
+				left = append(left, "snapshot "+v.Name+"@"+name)
+			}
+		}
+	}
+	return left, nil
+}
+
+// clones lists the clones that say that they are this system's, in every cluster
+// that it has a volume in.
+func (s *System) clones(ctx context.Context) ([]string, error) {
+	clusters := map[string]*lab.Ceph{s.Lab.CephFSID: s.Lab.Ceph()}
+	s.mu.Lock()
+	for _, v := range s.volumes {
+		clusters[v.Ceph.FSID] = v.Ceph
+	}
+	s.mu.Unlock()
+	var left []string
+	for _, cluster := range clusters {
+		out, err := cluster.Run(ctx, "rbd", "ls", "--pool", lab.ScratchPool)
+		if err != nil {
+			return nil, err
+		}
+		for name := range strings.FieldsSeq(out) {
+			image := lab.ScratchPool + "/" + name
+			owner, err := cluster.Run(ctx, "rbd", "image-meta", "get", "--", image, backup.MetadataNamespace)
+			if err == nil && strings.TrimSpace(owner) == s.Namespace {
+				left = append(left, "clone "+image)
+			}
 		}
 	}
 	return left, nil

@@ -45,7 +45,7 @@ type CephSnapshot struct {
 // CephSnapshots lists the snapshots of a volume's image, but for those in the
 // trash.
 func (s *System) CephSnapshots(ctx context.Context, v *lab.Volume) ([]CephSnapshot, error) {
-	out, err := s.Run(ctx, "rbd", "snap", "ls", "--format", "json", "--", v.Pool+"/"+v.Image)
+	out, err := v.Ceph.Run(ctx, "rbd", "snap", "ls", "--format", "json", "--", v.Spec())
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,8 @@ type System struct {
 	mu      sync.Mutex
 	workers []*Worker
 	volumes []*lab.Volume
+	// subvolumes are made in the order in which one may need another.
+	subvolumes []*lab.Subvolume
 	// objects are the files of Apply.
 	objects []string
 }
@@ -101,6 +104,19 @@ func (s *System) CreateVolume(ctx context.Context, spec lab.VolumeSpec) (*lab.Vo
 	return v, nil
 }
 
+// CreateSubvolume makes a CephFS volume with a claim that points to it. Close
+// deletes it.
+func (s *System) CreateSubvolume(ctx context.Context, spec lab.SubvolumeSpec) (*lab.Subvolume, error) {
+	v, err := s.Lab.CreateSubvolume(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subvolumes = append(s.subvolumes, v)
+	return v, nil
+}
+
 // Workers are those that were started, in order.
 func (s *System) Workers() []*Worker {
 	s.mu.Lock()
@@ -121,7 +137,10 @@ func (s *System) Close(ctx context.Context) error {
 	for _, w := range s.workers {
 		keep(w.Stop(ctx))
 	}
-	for _, v := range s.volumes {
+	for _, v := range slices.Backward(s.volumes) {
+		keep(v.Delete(ctx))
+	}
+	for _, v := range slices.Backward(s.subvolumes) {
 		keep(v.Delete(ctx))
 	}
 	keep(s.deleteObjects(ctx))

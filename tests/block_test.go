@@ -1,0 +1,163 @@
+package tests
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/tests/lab"
+	"github.com/ammonite-backup/ammonite/tests/system"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// TestBlockVolume backs up a disk that is written to, discarded from and resized
+// while it is being read, and requires the restored file to be what the snapshot
+// held. The discards after the snapshot are those that a layout read from the
+// live image would turn into zeros.
+func TestBlockVolume(t *testing.T) {
+	s := newSystem(t)
+	_, nodes := start(t, s, 1)
+	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
+		// No multiple of an object, nor of a cluster.
+		Namespace: s.Namespace, Claim: "disk", Block: true, Size: 96<<20 + 3*512,
+		Populate: func(device string) error { return scatter(device, 96<<20+3*512) },
+	})
+	require.NoError(t, err)
+
+	first, truth := backUpDiskInUse(t, s, nodes[0], v)
+	requireSameDisk(t, s, first, truth)
+	require.Equal(t, "rbd-block", string(first.Volume.Kind))
+	requireDiskLabelled(t, s, v, first)
+	requireAnnotated(t, s, v, first)
+	require.NoError(t, truth.close())
+
+	// Nothing has changed since: the same bytes, of which none are stored again.
+	second, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
+	require.NoError(t, err)
+	third, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
+	require.NoError(t, err)
+	require.Equal(t, second.Stored.BytesProcessed, third.Stored.BytesProcessed)
+	require.Less(t, third.Stored.BytesAdded, uint64(64<<10), "only metadata is added")
+	requireNothingLeft(t, s)
+}
+
+// scatter writes random data to a part of a device: a run over several objects,
+// pieces of objects that begin and end anywhere, and the very end.
+func scatter(device string, size int64) error {
+	f, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	random := rand.NewChaCha8([32]byte{1})
+	for _, extent := range [][2]int64{{0, 9 << 20}, {16<<20 + 12345, 70000}, {33 << 20, 4 << 20}, {50<<20 - 512, 1024}, {size - 512, 512}} {
+		data := make([]byte, extent[1])
+		_, _ = random.Read(data) // never fails
+		if _, err := f.WriteAt(data, extent[0]); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+// backUpDiskInUse backs up a block volume of which everything changes between
+// its snapshot and its being read. The truth is what the snapshot held.
+func backUpDiskInUse(t *testing.T, s *system.System, node *system.Worker, v *lab.Volume) (result workflows.BackupVolumeResult, truth *observedDisk) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	const held = "before-Restic"
+	require.NoError(t, node.Inject(held, "hold"))
+	run, err := s.Start(ctx, v.Namespace, v.Claim, node.Name)
+	require.NoError(t, err)
+	require.NoError(t, node.AwaitFired(ctx, held))
+	truth = observeDisk(t, s, v)
+	require.NoError(t, s.ChangeDisk(ctx, v,
+		"discard 0 4M", "discard 33M 4M", "write -P 0xaa 4M 1M", "write -P 0xbb 60M 8M", "write -P 0xcc 16M 64k"))
+	_, err = s.Run(ctx, "rbd", "resize", "--no-progress", "--size", fmt.Sprintf("%dB", v.Size+8<<20), "--", v.Pool+"/"+v.Image)
+	require.NoError(t, err)
+	require.NoError(t, node.LetGo(held))
+	require.NoError(t, run.Get(ctx, &result))
+	return result, truth
+}
+
+// observedDisk shows the bytes of a run's snapshot, while the test lasts.
+type observedDisk struct {
+	file  string
+	close func() error
+}
+
+func observeDisk(t *testing.T, s *system.System, v *lab.Volume) *observedDisk {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	snapshots, err := s.CephSnapshots(ctx, v)
+	require.NoError(t, err)
+	require.Len(t, snapshots, 1, "of the run under way alone")
+	file, closeFile, err := v.CloneSnapshotDevice(ctx, snapshots[0].Name)
+	require.NoError(t, err)
+	closed := false
+	letGo := func() error {
+		if closed {
+			return nil
+		}
+		closed = true
+		return closeFile()
+	}
+	t.Cleanup(func() { require.NoError(t, letGo()) })
+	return &observedDisk{file: file, close: letGo}
+}
+
+// requireSameDisk restores a block volume with stock restic, and requires it to
+// be a sound QCOW2 file with the same content as the snapshot.
+func requireSameDisk(t *testing.T, s *system.System, r workflows.BackupVolumeResult, truth *observedDisk) {
+	t.Helper()
+	require.Equal(t, workflows.OutcomeSucceeded, r.Outcome)
+	dir := t.TempDir()
+	disk, err := s.RestoreDisk(t.Context(), r.Stored.ID, dir)
+	require.NoError(t, err)
+	_, err = s.Run(t.Context(), "qemu-img", "check", "-f", "qcow2", disk)
+	require.NoError(t, err)
+	_, err = s.Run(t.Context(), "qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk, truth.file)
+	require.NoError(t, err)
+	raw := filepath.Join(dir, "disk.raw")
+	_, err = s.Run(t.Context(), "qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, raw)
+	require.NoError(t, err)
+	info, err := os.Stat(truth.file)
+	require.NoError(t, err)
+	require.Equal(t, sha256Of(t, truth.file, info.Size()), sha256Of(t, raw, info.Size()))
+}
+
+// sha256Of is the hash of the first bytes of a file, which has at least so many.
+func sha256Of(t *testing.T, file string, bytes int64) string {
+	t.Helper()
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer f.Close()
+	hash := sha256.New()
+	_, err = io.CopyN(hash, f, bytes)
+	require.NoError(t, err)
+	return hex.EncodeToString(hash.Sum(nil))
+}
+
+// requireDiskLabelled requires that restic knows the backup as the predecessor's
+// users know theirs.
+func requireDiskLabelled(t *testing.T, s *system.System, v *lab.Volume, r workflows.BackupVolumeResult) {
+	t.Helper()
+	found, err := s.ResticSnapshots(t.Context(), r.Stored.ID)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.Equal(t, backup.Host(backup.KindRBDBlock, claimOf(s, v.Claim)), found[0].Hostname)
+	require.Equal(t, []string{"/disk.qcow2"}, found[0].Paths)
+	require.Contains(t, found[0].Tags, "kind=rbd-block")
+	require.Contains(t, found[0].Tags, "run="+strings.TrimPrefix(r.Snapshot.Name, "ammonite-"))
+}

@@ -1,0 +1,164 @@
+package tests
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/tests/lab"
+	"github.com/ammonite-backup/ammonite/tests/system"
+	"github.com/ammonite-backup/ammonite/tests/tree"
+	"github.com/ammonite-backup/ammonite/tests/writer"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// TestSubvolume backs up a CephFS volume with everything in it that CephFS holds,
+// while it is written to, and requires the restored tree to be what the snapshot
+// held. Then it does so again, to see that only what changed is read.
+func TestSubvolume(t *testing.T) {
+	s := newSystem(t)
+	_, nodes := start(t, s, 1)
+	v, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{
+		Namespace: s.Namespace, Claim: "files", Size: 8 << 30,
+		Populate: func(root string) error { return tree.Populate(root, treeSeed, tree.Options{SparseSize: 64 << 20}) },
+	})
+	require.NoError(t, err)
+	w := writeInto(t, v)
+	awaitRounds(t, w, 50)
+	first := backUpSubvolume(t, s, nodes[0], v, func() { awaitRounds(t, w, 50) })
+	require.NoError(t, w.Stop())
+	require.Empty(t, first.Stored.Parent)
+
+	second := backUpSubvolume(t, s, nodes[0], v, func() {})
+	require.Equal(t, first.Stored.ID, second.Stored.Parent)
+	require.Zero(t, second.Stored.FilesNew, "nothing is new")
+	require.LessOrEqual(t, second.Stored.FilesChanged, uint64(1), "only what was written to is read again")
+	require.Equal(t, first.Stored.FilesNew, second.Stored.FilesChanged+second.Stored.FilesUnmodified)
+
+	third, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
+	require.NoError(t, err)
+	require.Zero(t, third.Stored.FilesNew+third.Stored.FilesChanged, "no file is read again")
+	requireNothingLeft(t, s)
+}
+
+// writeInto writes to a CephFS volume until the test ends, as a pod would.
+func writeInto(t *testing.T, v *lab.Subvolume) *writer.Writer {
+	t.Helper()
+	// Unmounting has to work when the test's own context has ended.
+	ctx := context.WithoutCancel(t.Context())
+	root, unmount, err := v.Mount(ctx)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unmount()) })
+	w, err := writer.Start(ctx, root)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Stop()) })
+	return w
+}
+
+// backUpSubvolume backs up a CephFS volume, calls meanwhile when the snapshot
+// exists and before it is read, and requires the backup to be what the snapshot
+// held.
+func backUpSubvolume(t *testing.T, s *system.System, node *system.Worker, v *lab.Subvolume, meanwhile func()) (result workflows.BackupVolumeResult) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	// Held at the end, for then the snapshot still exists.
+	require.NoError(t, node.Inject("before-Restic", "hold"))
+	require.NoError(t, node.Inject("before-Unmount", "hold"))
+	run, err := s.Start(ctx, v.Namespace, v.Claim, node.Name)
+	require.NoError(t, err)
+	require.NoError(t, node.AwaitFired(ctx, "before-Restic"))
+	meanwhile()
+	require.NoError(t, node.LetGo("before-Restic"))
+	require.NoError(t, node.AwaitFired(ctx, "before-Unmount"))
+
+	root, unmount, err := v.SnapshotRoot(context.WithoutCancel(t.Context()), backup.SnapshotName(run.GetRunID()))
+	require.NoError(t, err)
+	letGo := sync.OnceValue(unmount)
+	t.Cleanup(func() { require.NoError(t, letGo()) })
+	requireSubvolumeRestores(t, s, run.GetRunID(), root)
+	require.NoError(t, letGo())
+
+	require.NoError(t, node.LetGo("before-Unmount"))
+	require.NoError(t, run.Get(ctx, &result))
+	require.Equal(t, backup.KindCephFS, result.Volume.Kind)
+	require.True(t, result.Annotated, "%s", result.Notes)
+	requireFilesLabelled(t, s, v, result)
+	return result
+}
+
+// requireSubvolumeRestores restores the backup of a run and compares it with the
+// truth. The filesystem restored to is as able as CephFS.
+func requireSubvolumeRestores(t *testing.T, s *system.System, run, want string) {
+	t.Helper()
+	found, err := s.ResticSnapshots(t.Context(), "--tag", backup.RunTag(run))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	target, remove, err := s.NewFilesystem(context.WithoutCancel(t.Context()), "xfs")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, remove()) }()
+	restored, err := s.Restore(t.Context(), found[0].ID, target)
+	require.NoError(t, err)
+	differences, err := tree.Compare(want, restored)
+	require.NoError(t, err)
+	for _, d := range differences {
+		t.Error(d)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+func requireFilesLabelled(t *testing.T, s *system.System, v *lab.Subvolume, r workflows.BackupVolumeResult) {
+	t.Helper()
+	found, err := s.ResticSnapshots(t.Context(), r.Stored.ID)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.Equal(t, "cephfs-"+v.Namespace+"-nspvc-"+v.Claim, found[0].Hostname)
+	require.Equal(t, []string{"/data"}, found[0].Paths)
+	require.Contains(t, found[0].Tags, "kind=cephfs")
+	require.Contains(t, found[0].Tags, "run="+strings.TrimPrefix(r.Snapshot.Name, "ammonite-"))
+}
+
+// TestShallowSubvolume backs up a volume that is a snapshot of another one, which
+// must be neither added to nor removed.
+func TestShallowSubvolume(t *testing.T) {
+	s := newSystem(t)
+	start(t, s, 1)
+	original, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{
+		Namespace: s.Namespace, Claim: "original",
+		Populate: func(root string) error { return tree.PopulateSmall(root, treeSeed) },
+	})
+	require.NoError(t, err)
+	shallow, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{Namespace: s.Namespace, Claim: "shallow", ShallowOf: original})
+	require.NoError(t, err)
+	root, unmount, err := original.Mount(t.Context())
+	require.NoError(t, err)
+	_, err = tree.Change(root, changeSeed)
+	require.NoError(t, err)
+	require.NoError(t, unmount())
+
+	before, err := original.Snapshots(t.Context())
+	require.NoError(t, err)
+	result, err := s.BackUp(t.Context(), shallow.Namespace, shallow.Claim)
+	require.NoError(t, err)
+	require.Equal(t, shallow.Snapshot, result.Snapshot.Name)
+	after, err := original.Snapshots(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+
+	truth, unmount, err := original.SnapshotRoot(t.Context(), shallow.Snapshot)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, unmount()) }()
+	restored, err := s.Restore(t.Context(), result.Stored.ID, filepath.Join(s.Dir, "restored"))
+	require.NoError(t, err)
+	differences, err := tree.Compare(truth, restored)
+	require.NoError(t, err)
+	require.Empty(t, differences)
+	requireNothingLeft(t, s)
+}
