@@ -76,7 +76,10 @@ func (c *Ceph) upDaemons(ctx context.Context, fresh bool) error {
 			return c.step("manager", func() error { return c.start(ctx, CephManager) })
 		},
 		func(ctx context.Context) error {
-			return c.step("OSD", func() error { return c.upOSD(ctx, fresh) })
+			if err := c.step("OSD", func() error { return c.upOSD(ctx, fresh) }); err != nil || !fresh {
+				return err
+			}
+			return c.step("pools", func() error { return c.makePools(ctx) })
 		},
 		func(context.Context) error {
 			if !c.filesystem {
@@ -85,18 +88,18 @@ func (c *Ceph) upDaemons(ctx context.Context, fresh bool) error {
 			return c.lab.start(MDS)
 		},
 	)
-	if err != nil {
+	if err != nil || !c.filesystem {
 		return err
 	}
-	if fresh {
-		if err := c.step("pools", func() error { return c.makePools(ctx) }); err != nil {
-			return err
+	return c.step("filesystem", func() error {
+		if fresh {
+			// This is the manager's work.
+			if err := c.makeFilesystem(ctx); err != nil {
+				return err
+			}
 		}
-	}
-	if !c.filesystem {
-		return nil
-	}
-	return c.step("MDS", func() error { return c.lab.await(ctx, MDS) })
+		return c.lab.await(ctx, MDS)
+	})
 }
 
 func (c *Ceph) step(what string, do func() error) error {
@@ -166,14 +169,10 @@ func (c *Ceph) makePools(ctx context.Context) error {
 			_, err := c.Run(ctx, "ceph", "osd", "set-require-min-compat-client", "mimic")
 			return err
 		},
-		c.makeFilesystem,
 	)
 }
 
 func (c *Ceph) makeFilesystem(ctx context.Context) error {
-	if !c.filesystem {
-		return nil
-	}
 	if _, err := c.Run(ctx, "ceph", "fs", "volume", "create", Filesystem); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -150,7 +151,14 @@ func (c *Ceph) runWithInput(ctx context.Context, input, name string, args ...str
 	return output(cmd, input)
 }
 
+// runJSON runs a program and decodes what it prints.
 func (c *Ceph) runJSON(ctx context.Context, into any, name string, args ...string) error {
 	out, err := c.Run(ctx, name, args...)
-	return decode(out, err, into, name, args)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return nil
 }

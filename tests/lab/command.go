@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -58,21 +57,4 @@ func output(cmd *exec.Cmd, input string) (string, error) {
 			strings.TrimSpace(stderr.String()+" "+stdout.String()))
 	}
 	return stdout.String(), nil
-}
-
-// runJSON runs a program and decodes what it prints.
-func (l *Lab) runJSON(ctx context.Context, into any, name string, args ...string) error {
-	out, err := l.Run(ctx, name, args...)
-	return decode(out, err, into, name, args)
-}
-
-// decode reads what a program printed, unless that has failed.
-func decode(out string, err error, into any, name string, args []string) error {
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal([]byte(out), into); err != nil {
-		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
-	}
-	return nil
 }

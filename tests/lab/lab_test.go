@@ -83,15 +83,20 @@ func TestKilledPartsComeBackWithTheirState(t *testing.T) {
 	_, err = l.Run(t.Context(), "temporal", "operator", "namespace", "describe", "-n", "kept")
 	require.NoError(t, err)
 
-	for _, part := range []string{lab.Monitor, lab.OSD, lab.MDS, lab.Etcd, lab.APIServer, lab.RestServer} {
+	second, err := l.StartSecondCeph(t.Context())
+	require.NoError(t, err)
+	for _, part := range []string{lab.Monitor, lab.OSD, lab.MDS, lab.Etcd, lab.APIServer, lab.RestServer, second.Part(lab.Monitor)} {
 		require.NoError(t, l.Kill(part))
 	}
 	again, err := lab.Up(t.Context(), lab.Options{Dir: l.Dir})
 	require.NoError(t, err)
 	require.Equal(t, l.TemporalAddress, again.TemporalAddress)
 	requireAllAnswer(t, again)
+	require.NoError(t, again.Answers(t.Context(), second.Part(lab.Monitor)))
 	_, err = l.Run(t.Context(), "kubectl", "get", "namespace", "kept")
 	require.NoError(t, err)
+	require.NoError(t, again.Down(t.Context()))
+	requireNothingLeft(t, again.Dir)
 }
 
 func TestDownLeavesNothingWhateverWasKilled(t *testing.T) {

@@ -125,30 +125,25 @@ func (c *Ceph) leftSnapshots(ctx context.Context) ([]string, error) {
 	return left, nil
 }
 
+// leftSubvolumeSnapshots asks the MDS, which knows those of all subvolumes.
 func (c *Ceph) leftSubvolumeSnapshots(ctx context.Context) ([]string, error) {
 	if !c.filesystem {
 		return nil, nil
 	}
-	groups, err := c.filesystemNames(ctx, "subvolumegroup", "ls", Filesystem)
-	if err != nil {
+	var table struct {
+		Snapshots []struct {
+			Name string `json:"name"`
+			// Inode is of the subvolume's directory.
+			Inode uint64 `json:"ino"`
+		} `json:"snaps"`
+	}
+	if err := c.runJSON(ctx, &table, "ceph", "tell", "mds.a", "dump", "snaps"); err != nil {
 		return nil, err
 	}
 	var left []string
-	for _, group := range groups {
-		subvolumes, err := c.filesystemNames(ctx, "subvolume", "ls", Filesystem, "--group_name", group)
-		if err != nil {
-			return nil, err
-		}
-		for _, subvolume := range subvolumes {
-			snapshots, err := c.filesystemNames(ctx, "subvolume", "snapshot", "ls", Filesystem, subvolume, "--group_name", group)
-			if err != nil {
-				return nil, err
-			}
-			for _, name := range snapshots {
-				if strings.HasPrefix(name, "ammonite-") {
-					left = append(left, fmt.Sprintf("snapshot %s/%s/%s@%s", Filesystem, group, subvolume, name))
-				}
-			}
+	for _, s := range table.Snapshots {
+		if strings.HasPrefix(s.Name, "ammonite-") {
+			left = append(left, fmt.Sprintf("snapshot %s@%s of inode %d", Filesystem, s.Name, s.Inode))
 		}
 	}
 	return left, nil

@@ -210,22 +210,17 @@ func (v *Subvolume) fs(ctx context.Context, args ...string) error {
 	return err
 }
 
-// filesystemNames runs a listing command of the manager's module.
-func (c *Ceph) filesystemNames(ctx context.Context, args ...string) ([]string, error) {
+// Snapshots lists the names of the subvolume's snapshots.
+func (v *Subvolume) Snapshots(ctx context.Context) ([]string, error) {
 	var entries []struct {
 		Name string `json:"name"`
 	}
-	err := c.runJSON(ctx, &entries, "ceph", append([]string{"fs"}, args...)...)
+	err := v.ceph.runJSON(ctx, &entries, "ceph", "fs", "subvolume", "snapshot", "ls", Filesystem, v.Name, "--group_name", v.Group)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name)
 	}
 	return names, err
-}
-
-// Snapshots lists the names of the subvolume's snapshots.
-func (v *Subvolume) Snapshots(ctx context.Context) ([]string, error) {
-	return v.ceph.filesystemNames(ctx, "subvolume", "snapshot", "ls", Filesystem, v.Name, "--group_name", v.Group)
 }
 
 // Delete removes the claim, the PersistentVolume, and the subvolume with its
