@@ -11,9 +11,10 @@ import (
 	"github.com/ceph/go-ceph/rados"
 )
 
-// managerTimeout bounds one command to Ceph's manager. A snapshot of a subvolume
-// waits until every client that has it mounted has written its data out.
-const managerTimeout = time.Minute
+// managerTimeout bounds one command to Ceph's manager. What changes the snapshots
+// of a subvolume waits for every client that has it mounted, and for one that is
+// gone until Ceph gives it up after a minute.
+const managerTimeout = 90 * time.Second
 
 // manager is what answers for CephFS: the manager's module of volumes.
 type manager struct {

@@ -50,13 +50,17 @@ func releaseMounts(ctx context.Context, r command.Runner, dir, device string) er
 		if m.target == filepath.Join(dir, volumeFile) {
 			return false
 		}
-		return slices.Contains(subvolumes, m.filesystem) || m.source != "" && m.source == device || slices.Contains(loops, m.source) ||
+		return m.source != "" && m.source == device || slices.Contains(loops, m.source) ||
 			m.target != dir && within(m.target, dir)
 	}
 	// The last mounted first: mounts may lie in one another.
 	slices.Reverse(mounts)
 	for _, m := range mounts {
-		if ours(m) {
+		switch {
+		case slices.Contains(subvolumes, m.filesystem):
+			// An ordinary unmount asks the file server, which may not answer.
+			err = errors.Join(err, detach(ctx, r, m.target))
+		case ours(m):
 			if Unmount(ctx, r, m.target) != nil {
 				// A program waits for the device. It is freed by taking the mapping
 				// away; if it is not, that fails.
