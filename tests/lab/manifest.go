@@ -24,6 +24,15 @@ func (o Object) Set(value any, path ...string) {
 	o[path[last]] = value
 }
 
+// Get returns the value at a path, nil if there is none.
+func (o Object) Get(path ...string) any {
+	last := len(path) - 1
+	for _, name := range path[:last] {
+		o, _ = o[name].(Object)
+	}
+	return o[path[last]]
+}
+
 // Delete removes what is at a path, if there is anything.
 func (o Object) Delete(path ...string) {
 	last := len(path) - 1

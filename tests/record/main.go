@@ -74,7 +74,7 @@ func record(ctx context.Context, labDir, worker, out string) (err error) {
 		return err
 	}
 	for _, scene := range []func(context.Context) error{
-		r.success, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
+		r.success, r.disk, r.subvolume, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
 	} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -106,14 +106,35 @@ func (r *recorder) start(ctx context.Context) (client.WorkflowRun, error) {
 }
 
 func (r *recorder) success(ctx context.Context) error {
-	run, err := r.start(ctx)
+	return r.finished(ctx, "backup-success", r.volume.Claim)
+}
+
+func (r *recorder) disk(ctx context.Context) error {
+	v, err := r.CreateVolume(ctx, lab.VolumeSpec{Namespace: r.Namespace, Claim: "disk", Block: true, Size: 16 << 20})
+	if err != nil {
+		return err
+	}
+	return r.finished(ctx, "backup-disk", v.Claim)
+}
+
+func (r *recorder) subvolume(ctx context.Context) error {
+	v, err := r.CreateSubvolume(ctx, lab.SubvolumeSpec{Namespace: r.Namespace, Claim: "files"})
+	if err != nil {
+		return err
+	}
+	return r.finished(ctx, "backup-subvolume", v.Claim)
+}
+
+// finished records a backup that nothing disturbs.
+func (r *recorder) finished(ctx context.Context, name, claim string) error {
+	run, err := r.Start(ctx, r.Namespace, claim, "")
 	if err != nil {
 		return err
 	}
 	if err := run.Get(ctx, nil); err != nil {
 		return err
 	}
-	return r.write(ctx, "backup-success", run.GetID(), run.GetRunID())
+	return r.write(ctx, name, run.GetID(), run.GetRunID())
 }
 
 func (r *recorder) cancelled(ctx context.Context) error {
