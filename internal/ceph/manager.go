@@ -50,7 +50,7 @@ func (c *Cluster) inManager(ctx context.Context, f func(manager) error) error {
 func (m manager) utc(printed admin.TimeStamp) time.Time {
 	answer, _, err := m.conn.MgrCommand([][]byte{[]byte(`{"prefix":"pg dump","dumpcontents":["sum"],"format":"json"}`)})
 	if err != nil {
-		// The user may not ask. Managers in containers run in UTC.
+		// The user may lack the capability. Managers in containers run in UTC.
 		return printed.UTC()
 	}
 	return inZoneOf(answer, printed.Time)
