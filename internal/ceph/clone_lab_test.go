@@ -300,6 +300,6 @@ func TestForeignImagesAreNeitherListedNorRemoved(t *testing.T) {
 	for _, clone := range clones {
 		require.NotEqual(t, image, clone.Image)
 	}
-	_, err = s.Size(t.Context(), image)
+	_, err = s.Inspect(t.Context(), volumeOn(image))
 	require.NoError(t, err)
 }

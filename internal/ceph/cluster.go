@@ -45,8 +45,8 @@ type Config struct {
 	// SubvolumeGroup is where the subvolumes of this cluster are whose
 	// PersistentVolume names no group; empty means ceph-csi's own default.
 	SubvolumeGroup string
-	// Streaming is for a connection that only reads images once from the
-	// beginning to the end: librbd then keeps no cache.
+	// Streaming is for a connection that reads images once from the beginning to
+	// the end, and nothing else: librbd then keeps no cache.
 	Streaming bool
 }
 
@@ -147,6 +147,8 @@ func options(cfg Config) map[string]string {
 	if cfg.Streaming {
 		options["rbd_cache"] = "false"
 		options["rbd_readahead_max_bytes"] = "0"
+		// It would write when an image was last read, into the image.
+		options["rbd_atime_update_interval"] = "0"
 	}
 	return options
 }

@@ -1,27 +1,9 @@
 package ceph
 
 import (
-	"context"
-
-	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
-
-// Size returns the size of the image in bytes. It returns a VolumeGone failure
-// if there is no such image.
-func (c *Cluster) Size(ctx context.Context, image backup.Image) (uint64, error) {
-	return read(ctx, c, func(conn *rados.Conn) (uint64, error) {
-		var size uint64
-		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
-			return inImage(pool, image.Name, reading, func(i *rbd.Image) (err error) {
-				size, err = i.GetSize()
-				return err
-			})
-		})
-		return size, explain("reading the size of "+image.String(), err)
-	})
-}
 
 // inPool runs f on a pool and RADOS namespace.
 func inPool(conn *rados.Conn, pool, namespace string, f func(*rados.IOContext) error) error {

@@ -260,7 +260,7 @@ func TestChangeIsWaitedForWhenCancelled(t *testing.T) {
 func TestBlocklistedClientConnectsAnew(t *testing.T) {
 	s := newSite(t)
 	image := s.create(t, "")
-	_, err := s.Size(t.Context(), image)
+	_, err := s.Inspect(t.Context(), volumeOn(image))
 	require.NoError(t, err)
 
 	addr, err := s.current.conn.GetAddrs()

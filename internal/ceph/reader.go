@@ -20,6 +20,8 @@ type SnapshotReader struct {
 	size    uint64
 	imageID string
 	id      uint64
+	// migrating is whether `rbd migration` was moving the image.
+	migrating bool
 
 	cluster *Cluster
 	session *session
@@ -66,6 +68,9 @@ func (r *SnapshotReader) open() (err error) {
 	if r.id, err = r.handle.GetSnapID(r.name); err != nil {
 		return err
 	}
+	if r.migrating, err = isMigrating(r.handle); err != nil {
+		return err
+	}
 	if err := r.handle.SetSnapByID(r.id); err != nil {
 		return err
 	}
@@ -108,9 +113,11 @@ func (r *SnapshotReader) Metadata() (map[string]string, error) {
 	return metadata, explain("reading the metadata of "+r.image.String(), err)
 }
 
-// CheckPresent returns nil if the snapshot still exists, and a VolumeGone failure
-// if not. What was read counts only if it was there to the end: a snapshot that
-// is removed meanwhile reads as zeros from then on, without an error.
+// CheckPresent returns nil if the snapshot still exists where it was opened, and a
+// VolumeGone failure if it does not exist. What was read counts only if it was
+// there to the end: a snapshot that is removed meanwhile reads as zeros from then
+// on, without an error, and so may one whose image was moved away by `rbd
+// migration`, which is a NotReadyYet failure.
 //
 // An image in the trash is still read in full.
 func (r *SnapshotReader) CheckPresent(ctx context.Context) error {
@@ -122,6 +129,13 @@ func (r *SnapshotReader) CheckPresent(ctx context.Context) error {
 		id, err := i.GetSnapID(r.name)
 		if err == nil && id != r.id {
 			return backup.Fail(backup.VolumeGone, fmt.Sprintf("snapshot %s was removed and made again while it was read", r), "", nil)
+		}
+		if err != nil {
+			return err
+		}
+		migrating, err := isMigrating(i)
+		if err == nil && migrating != r.migrating {
+			return backup.Fail(backup.NotReadyYet, fmt.Sprintf("image %s was moved by `rbd migration` while %s was read", r.image, r), "It is read again.", nil)
 		}
 		return err
 	})

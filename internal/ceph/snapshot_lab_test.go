@@ -16,31 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSize(t *testing.T) {
-	s := newSite(t)
-	size, err := s.Size(t.Context(), s.create(t, ""))
-	require.NoError(t, err)
-	require.EqualValues(t, imageSize, size)
-
-	inTenant := s.create(t, tenant)
-	size, err = s.Size(t.Context(), inTenant)
-	require.NoError(t, err)
-	require.EqualValues(t, imageSize, size)
-
-	for name, image := range map[string]backup.Image{
-		"no image":     {Pool: s.source, Name: "gone"},
-		"no namespace": {Pool: s.source, Namespace: "gone", Name: inTenant.Name},
-		"elsewhere":    {Pool: s.source, Name: inTenant.Name},
-		"no pool":      {Pool: "gone", Name: "gone"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := s.Size(t.Context(), image)
-			require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
-			require.ErrorContains(t, err, image.String())
-		})
-	}
-}
-
 func TestSnapshotIsMadeOnceAndRemovedOnce(t *testing.T) {
 	s := newSite(t)
 	for _, namespace := range []string{"", tenant} {
@@ -181,7 +156,7 @@ func TestUserWithoutTheCapabilities(t *testing.T) {
 	stranger := s.connectAs(t, "allow r", "allow r pool="+s.scratch)
 
 	require.NoError(t, node.Ready(t.Context()))
-	_, err := node.Size(t.Context(), image)
+	_, err := node.Inspect(t.Context(), volumeOn(image))
 	require.NoError(t, err)
 	_, err = node.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.ErrorContains(t, err, "ceph auth caps")
@@ -202,6 +177,6 @@ func TestUserWithoutTheCapabilities(t *testing.T) {
 	require.NoError(t, control.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: image}, name))
 
 	require.NoError(t, stranger.Ready(t.Context()))
-	_, err = stranger.Size(t.Context(), image)
+	_, err = stranger.Inspect(t.Context(), volumeOn(image))
 	require.ErrorContains(t, err, "ceph auth caps")
 }
