@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -160,4 +161,33 @@ func requireDiskLabelled(t *testing.T, s *system.System, v *lab.Volume, r workfl
 	require.Equal(t, []string{"/disk.qcow2"}, found[0].Paths)
 	require.Contains(t, found[0].Tags, "kind=rbd-block")
 	require.Contains(t, found[0].Tags, "run="+strings.TrimPrefix(r.Snapshot.Name, "ammonite-"))
+}
+
+// TestSparseDisks streams disks of very different sizes with as much data in them:
+// only that is read. What it costs in time and memory is for `make bench-block`.
+func TestSparseDisks(t *testing.T) {
+	s := newSystem(t)
+	const data, snapshot = 64 << 20, "ammonite-test"
+	for claim, size := range map[string]int64{"small": 8 << 30, "large": 1 << 40} {
+		v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: claim, Block: true, Size: size})
+		require.NoError(t, err)
+		require.NoError(t, s.ChangeDisk(t.Context(), v, "write -P 0x5a 0 32M", fmt.Sprintf("write -P 0xa5 %d 32M", size-32<<20)))
+		_, err = v.Ceph.Run(t.Context(), "rbd", "snap", "create", "--no-progress", v.Spec()+"@"+snapshot)
+		require.NoError(t, err)
+
+		file := filepath.Join(t.TempDir(), "disk.qcow2")
+		out, err := os.Create(file)
+		require.NoError(t, err)
+		stream, err := s.StreamDisk(v, snapshot)
+		require.NoError(t, err)
+		stream.Stdout = out
+		require.NoError(t, errors.Join(stream.Run(), out.Close()))
+		info, err := os.Stat(file)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, info.Size(), int64(data))
+		// A QCOW2 file of 1 TiB has a first-level table of 16 KiB.
+		require.Less(t, info.Size(), int64(data+1<<20), "%d bytes of %d are data", data, size)
+		_, err = s.Run(t.Context(), "qemu-img", "check", "-f", "qcow2", file)
+		require.NoError(t, err)
+	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,60 +17,51 @@ import (
 // `rbd export` of the same snapshot, and a whole backup with restic storing the
 // same bytes from a local file.
 func (b *bench) disk(ctx context.Context) (err error) {
-	s, err := b.install(ctx)
-	if err != nil {
-		return err
-	}
 	v, err := b.lab.CreateVolume(ctx, lab.VolumeSpec{
 		Namespace: "bench", Claim: "disk", Block: true, Size: b.bytes(),
 		Populate: func(device string) error { return fillWithRandom(device, b.bytes()) },
 	})
 	if err != nil {
-		return errors.Join(err, s.Close(ctx))
+		return err
 	}
 	defer func() { err = errors.Join(err, v.Delete(context.WithoutCancel(ctx))) }()
-	if err := errors.Join(s.Close(ctx), b.stream(ctx, v)); err != nil {
+	if err := b.stream(ctx, v); err != nil {
 		return err
 	}
 	return b.backup(ctx, v)
 }
 
+// snapshot is what the bench calls its own snapshots; they go with their images.
+const snapshot = "ammonite-bench"
+
 // stream compares reading: nothing is stored.
 func (b *bench) stream(ctx context.Context, v *lab.Volume) (err error) {
-	const snapshot = "ammonite-bench"
+	s, err := b.install(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close(context.WithoutCancel(ctx))) }()
 	spec := v.Spec() + "@" + snapshot
 	if _, err := b.lab.Run(ctx, "rbd", "snap", "create", "--no-progress", spec); err != nil {
 		return err
 	}
-	defer func() {
-		_, removeErr := b.lab.Run(context.WithoutCancel(ctx), "rbd", "snap", "rm", "--no-progress", spec)
-		err = errors.Join(err, removeErr)
-	}()
-	what, err := json.Marshal(map[string]any{
-		"conf": b.lab.CephConf, "user": lab.NodeUser, "snapshot": snapshot,
-		"image":  map[string]string{"pool": v.Pool, "name": v.Image},
-		"report": filepath.Join(b.scratch, "report.json"),
-	})
-	if err != nil {
-		return err
-	}
-	discard := func(name string, args ...string) func(context.Context) (time.Duration, error) {
-		return func(ctx context.Context) (time.Duration, error) {
-			return timed(func() error {
-				cmd := b.lab.Command(ctx, name, args...)
-				cmd.Stdout, cmd.Stderr = nil, os.Stderr // nil is /dev/null
-				return cmd.Run()
-			})
-		}
-	}
 	ours, bare, err := b.pair(ctx,
-		side{"qcow2 stream", discard(b.worker, "stream-qcow2", string(what))},
-		side{"rbd export", discard("rbd", "--id", lab.NodeUser, "export", "--no-progress", spec, "-")})
+		side{"qcow2 stream", func(context.Context) (time.Duration, error) {
+			cmd, err := s.StreamDisk(v, snapshot)
+			if err != nil {
+				return 0, err
+			}
+			return timed(cmd.Run) // to /dev/null
+		}},
+		side{"rbd export", func(ctx context.Context) (time.Duration, error) {
+			return timed(b.lab.Command(ctx, "rbd", "--id", lab.NodeUser, "export", "--no-progress", spec, "-").Run)
+		}})
 	if err != nil {
 		return err
 	}
 	report("qcow2-stream/rbd-export", float64(bare)/float64(ours), ">=", 1.0)
-	return nil
+	_, err = b.lab.Run(ctx, "rbd", "snap", "rm", "--no-progress", spec)
+	return err
 }
 
 // backup compares whole backups into empty repositories.

@@ -27,7 +27,6 @@ func (b *bench) filesystem(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Delete(context.WithoutCancel(ctx))) }()
-	const snapshot = "bench"
 	spec := v.Spec() + "@" + snapshot
 	if _, err := b.lab.Run(ctx, "rbd", "snap", "create", "--no-progress", spec); err != nil {
 		return err

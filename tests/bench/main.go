@@ -80,7 +80,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := os.Mkdir(b.scratch, 0o700); err != nil {
 		return err
 	}
-	for _, compare := range []func(context.Context) error{b.disk, b.filesystem} {
+	for _, compare := range []func(context.Context) error{b.disk, b.sparse, b.filesystem} {
 		if err := compare(ctx); err != nil {
 			return err
 		}
