@@ -229,13 +229,6 @@ func startMisled(t *testing.T, s *system.System) (full string) {
 	return full
 }
 
-// volume makes a volume as the lab makes it.
-func volume(spec lab.VolumeSpec) func(*testing.T, *system.System, backup.Claim) {
-	return func(t *testing.T, s *system.System, claim backup.Claim) {
-		create(t, s, claim, spec)
-	}
-}
-
 func create(t *testing.T, s *system.System, claim backup.Claim, spec lab.VolumeSpec) *lab.Volume {
 	t.Helper()
 	spec.Namespace, spec.Claim = claim.Namespace, claim.Name

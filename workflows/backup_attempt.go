@@ -154,7 +154,7 @@ func (a *attempt) frozen() string {
 	if a.kind().Cloned() {
 		return a.clone.String()
 	}
-	return a.run.plan.Volume.Source.String() + "@" + a.run.result.Snapshot.Name
+	return fmt.Sprintf("%s@%s", a.run.plan.Volume.Source, a.run.result.Snapshot.Name)
 }
 
 // mapClone makes the clone a device of the node and its filesystem clean.
