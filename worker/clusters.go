@@ -34,7 +34,7 @@ func connect(known *clusters.Clusters) (*connections, error) {
 	for _, cluster := range known.All() {
 		process, err := ceph.Start(ceph.Config{
 			Conf: cluster.Conf, User: cluster.User,
-			RadosNamespace: cluster.RadosNamespace, SubvolumeGroup: cluster.SubvolumeGroup,
+			RadosNamespace: cluster.RadosNamespace, SubvolumeGroup: cluster.SubvolumeGroup, JournalNamespace: cluster.JournalNamespace,
 		})
 		if err != nil {
 			c.close()

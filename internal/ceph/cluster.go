@@ -25,6 +25,9 @@ const (
 	connectTimeout = 10 * time.Second
 	monTimeout     = 10 * time.Second
 	osdTimeout     = 30 * time.Second
+	// streamTimeout is osdTimeout for a stream, which takes hours to repeat: it
+	// outlasts the loss of an OSD, which Ceph needs 20 seconds only to notice.
+	streamTimeout = 5 * time.Minute
 )
 
 // changeGrace is how much longer a change is waited for once its context has
@@ -45,6 +48,9 @@ type Config struct {
 	// SubvolumeGroup is where the subvolumes of this cluster are whose
 	// PersistentVolume names no group; empty means ceph-csi's own default.
 	SubvolumeGroup string
+	// JournalNamespace is the RADOS namespace in which ceph-csi keeps its journal
+	// of subvolumes; empty for its default.
+	JournalNamespace string
 	// Streaming is for a connection that reads images once from the beginning to
 	// the end, and nothing else: librbd then keeps no cache.
 	Streaming bool
@@ -145,6 +151,7 @@ func options(cfg Config) map[string]string {
 		"rados_osd_op_timeout": seconds(osdTimeout),
 	}
 	if cfg.Streaming {
+		options["rados_osd_op_timeout"] = seconds(streamTimeout)
 		options["rbd_cache"] = "false"
 		options["rbd_readahead_max_bytes"] = "0"
 		// It would write when an image was last read, into the image.

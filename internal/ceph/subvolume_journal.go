@@ -1,6 +1,7 @@
 package ceph
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -12,7 +13,7 @@ import (
 )
 
 // journalNamespace is where ceph-csi keeps its journal of subvolumes, in the
-// metadata pool of the file system.
+// metadata pool of the file system, unless its configuration says otherwise.
 const journalNamespace = "csi"
 
 // Keys in the journal.
@@ -35,14 +36,15 @@ func (c *Cluster) lookUp(conn *rados.Conn, m manager, v *backup.Volume) error {
 		return backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no CephFS file system %s", v.Subvolume.Filesystem),
 			"`ceph fs ls` lists them.", nil)
 	}
-	err = inPool(conn, filesystems[at].MetadataPool, journalNamespace, func(pool *rados.IOContext) error {
+	namespace := cmp.Or(c.cfg.JournalNamespace, journalNamespace)
+	err = inPool(conn, filesystems[at].MetadataPool, namespace, func(pool *rados.IOContext) error {
 		return readJournal(*v.Handle, v, func(object string) (map[string]string, error) {
 			return omapOf(pool, object)
 		})
 	})
 	if missing(err) {
 		return backup.Fail(backup.VolumeGone, "ceph-csi's journal in Ceph does not know the volume "+v.Handle.UUID,
-			fmt.Sprintf("Look for it with `rados -p %s -N %s ls`.", filesystems[at].MetadataPool, journalNamespace), err)
+			fmt.Sprintf("Look for it with `rados -p %s -N %s ls`.", filesystems[at].MetadataPool, namespace), err)
 	}
 	return explainSubvolume("reading ceph-csi's journal", err)
 }
