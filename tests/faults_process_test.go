@@ -26,6 +26,8 @@ func TestProcessKilledWhileDataIsStored(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
+		// prepare makes what is backed up; a filesystem on an image if it is nil.
+		prepare subjectMaker
 		// victims match command lines of the node's processes.
 		victims string
 		// worker is killed as well: the whole node dies at once.
@@ -39,6 +41,11 @@ func TestProcessKilledWhileDataIsStored(t *testing.T) {
 		// fault of the volume.
 		{name: "the mapping", victims: `qemu-storage-daemon`, attempts: 2},
 		{name: "everything on the node", victims: `.`, worker: true, attempts: 2},
+		// restic takes the end of the stream for what it is.
+		{name: "the stream of a disk", prepare: newRBDBlock, victims: `ammonite-stream`, attempts: 1},
+		{name: "the node of a disk", prepare: newRBDBlock, victims: `.`, worker: true, attempts: 2},
+		{name: "the mount of a subvolume", prepare: newCephFS, victims: `ceph-fuse`, attempts: 2},
+		{name: "the node of a subvolume", prepare: newCephFS, victims: `.`, worker: true, attempts: 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -47,7 +54,11 @@ func TestProcessKilledWhileDataIsStored(t *testing.T) {
 			require.NoError(t, err)
 			defer gate.Close()
 			defer gate.Open()
-			volume := newRBDFilesystem(t, s)
+			prepare := c.prepare
+			if prepare == nil {
+				prepare = newRBDFilesystem
+			}
+			volume := prepare(t, s)
 			start(t, s)
 			// Small packs fill up soon, and restic waits while it still has files to
 			// read.
