@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/ceph"
@@ -107,6 +108,8 @@ func streamMain() {
 	if err := streamFor(os.Args[0], os.Args[2]); err != nil {
 		// One line: it is the last one that the account of restic's end quotes.
 		fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", "; "))
+		// restic closes its end once the process has ended, read or not.
+		time.Sleep(100 * time.Millisecond)
 		os.Exit(1)
 	}
 	os.Exit(0)

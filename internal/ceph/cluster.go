@@ -27,7 +27,7 @@ const (
 	osdTimeout     = 30 * time.Second
 	// streamTimeout is osdTimeout for a stream, which takes hours to repeat: it
 	// outlasts the loss of an OSD, which Ceph needs 20 seconds only to notice.
-	streamTimeout = 5 * time.Minute
+	streamTimeout = 2 * time.Minute
 )
 
 // changeGrace is how much longer a change is waited for once its context has
