@@ -109,7 +109,7 @@ func streamMain() {
 		// One line: it is the last one that the account of restic's end quotes.
 		fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", "; "))
 		// restic closes its end once the process has ended, read or not.
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 		os.Exit(1)
 	}
 	os.Exit(0)
