@@ -32,11 +32,13 @@ func (c *Ceph) controlCaps() [][2]string {
 	osd := fmt.Sprintf("profile rbd pool=%s, profile rbd pool=%s, profile rbd pool=%s", VolumePool, DataPool, ScratchPool)
 	if c.filesystem {
 		mon += ", allow r"
-		// These three count as writing, which the others of the module do not.
+		// The first three count as writing, which the others of the module do not.
+		// The last tells the time zone in which the manager prints a snapshot's time.
 		mgr += ", allow module volumes r" +
 			", allow command 'fs subvolume getpath'" +
 			", allow command 'fs subvolume snapshot create'" +
-			", allow command 'fs subvolume snapshot rm'"
+			", allow command 'fs subvolume snapshot rm'" +
+			", allow command 'pg dump'"
 		osd += ", allow r namespace=" + journalNamespace + " tag cephfs metadata=" + Filesystem
 	}
 	return [][2]string{{"mon", mon}, {"mgr", mgr}, {"osd", osd}}
