@@ -163,8 +163,9 @@ func makeClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext, 
 }
 
 // cloneOptions are those of a clone that the most kernels can map: no feature
-// but layering (and "operations", which clone format 2 implies), and its data in
-// its own pool even if the client's configuration names a default data pool.
+// but layering (and "operations", which clone format 2 implies, and "striping" if
+// the source has it), and its data in its own pool even if the client's
+// configuration names a default data pool.
 // Clones of format 2 need no protected snapshot, and asking for it by option
 // works whatever minimum client the cluster is set to.
 func cloneOptions(pool string) (*rbd.ImageOptions, error) {

@@ -55,7 +55,7 @@ func explain(doing string, err error) error {
 			"`osd 'profile rbd pool=POOL'` on the volumes' pools and the scratch pool, a node worker "+
 			"`profile rbd-read-only` on the volumes' pools. Grant it with `ceph auth caps`", doing, err)
 	case syscall.ETIMEDOUT:
-		return fmt.Errorf("%s: %w. Ceph did not answer; look at `ceph status`", doing, err)
+		return fmt.Errorf("%s: %w. Ceph did not answer; look at `ceph status`: a full pool or cluster keeps writers waiting, too", doing, err)
 	case syscall.ENOSPC, syscall.EDQUOT:
 		return fmt.Errorf("%s: %w. The cluster or pool is full, or the image's snapshot limit or the pool's quota is "+
 			"reached; look at `ceph df` and `rbd info`", doing, err)

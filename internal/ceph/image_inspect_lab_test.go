@@ -273,3 +273,35 @@ func TestImageThatWasMovedElsewhereIsGone(t *testing.T) {
 	_, err = s.Inspect(t.Context(), volumeOn(image))
 	require.NoError(t, err)
 }
+
+// Kernels map the clones of images that they could not map themselves.
+func TestClonesOfSpecialImagesAreOrdinary(t *testing.T) {
+	s := newSite(t)
+	for name, args := range map[string][]string{
+		"all of ceph-csi's features": {"--image-feature", allFeatures},
+		"journaling":                 {"--image-feature", allFeatures + ",journaling"},
+		"fancy striping":             {"--stripe-unit", "64K", "--stripe-count", "3"},
+		"data pool":                  {"--data-pool", s.scratch},
+		"small objects":              {"--object-size", "64K"},
+	} {
+		image := s.imageWith(t, 16*mib, args...)
+		s.change(t, image, func(i *rbd.Image) { write(t, i, [2]int64{0, mib}, [2]int64{9 * mib, kib}) })
+		run := uuid.NewString()
+		snapshot, err := s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, backup.SnapshotName(run))
+		require.NoError(t, err, name)
+		clone := s.clone(run)
+		require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(run)), name)
+		want := rbdCommand(t, "export", image.String()+"@"+snapshot.Name, "-")
+		require.Equal(t, -1, difference(want, rbdCommand(t, "export", clone.String(), "-")), name)
+		s.in(t, clone.Pool, "", func(io *rados.IOContext) {
+			require.NoError(t, inImage(io, clone.Name, reading, func(i *rbd.Image) error {
+				features, err := i.GetFeatures()
+				// A clone has the striping of its parent, which kernels know since 4.17.
+				require.Equal(t, rbd.FeatureLayering|rbd.FeatureOperations, features&^rbd.FeatureStripingV2, name)
+				return err
+			}))
+		})
+		require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+	}
+}

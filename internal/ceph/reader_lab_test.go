@@ -426,3 +426,18 @@ func TestSnapshotInTheTrashIsReadToTheEnd(t *testing.T) {
 	require.True(t, bytes.Equal(want, got))
 	require.NoError(t, r.CheckPresent(t.Context()))
 }
+
+// A clone is read from its parents' pools, too.
+func TestTheParentsPoolMustBeReadable(t *testing.T) {
+	s := newSite(t)
+	parent := s.imageWith(t, 16*mib)
+	s.change(t, parent, func(i *rbd.Image) { write(t, i, [2]int64{0, mib}) })
+	s.take(t, parent, "golden")
+	child := backup.Image{Pool: s.scratch, Name: "csi-vol-" + uuid.NewString()}
+	rbdCommand(t, "clone", "--rbd-default-clone-format", "2", parent.String()+"@golden", child.String())
+	s.take(t, child, "s")
+	c := s.connectAs(t, "profile rbd", "profile rbd-read-only pool="+s.scratch)
+	_, err := c.OpenSnapshot(t.Context(), child, "s")
+	require.ErrorContains(t, err, "lacks a capability")
+	require.Empty(t, backup.ClassOf(err), "it is tried again")
+}
