@@ -14,7 +14,6 @@ import (
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
 	"github.com/ammonite-backup/ammonite/tests/tree"
-	"github.com/ammonite-backup/ammonite/tests/writer"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -33,7 +32,7 @@ func TestSubvolume(t *testing.T) {
 	// The writer's mount goes before the next backup: Ceph lets that wait, for each
 	// file that another client has open, until the client has said what it wrote.
 	require.True(t, t.Run("in use", func(t *testing.T) {
-		w := writeInto(t, v)
+		w := startWriter(t, v)
 		awaitRounds(t, w, 20)
 		first = backUpSubvolume(t, s, nodes[0], v, func() { awaitRounds(t, w, 20) })
 	}))
@@ -54,20 +53,6 @@ func TestSubvolume(t *testing.T) {
 	require.Equal(t, uint64(1), third.Stored.FilesChanged, "only the changed file is read again")
 	requireOnlyDifference(t, s, second.Stored.ID, third.Stored.ID, changed)
 	requireNothingLeft(t, s)
-}
-
-// writeInto writes to a CephFS volume until the test ends, as a pod would.
-func writeInto(t *testing.T, v *lab.Subvolume) *writer.Writer {
-	t.Helper()
-	// Unmounting has to work when the test's own context has ended.
-	ctx := context.WithoutCancel(t.Context())
-	root, unmount, err := v.Mount(ctx)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, unmount()) })
-	w, err := writer.Start(ctx, root)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, w.Stop()) })
-	return w
 }
 
 // backUpSubvolume backs up a CephFS volume, calls meanwhile when the snapshot

@@ -58,9 +58,14 @@ func testVolumeInUse(t *testing.T, s *system.System, node *system.Worker, fsType
 	require.NoError(t, w.Stop())
 }
 
+// mountable is a volume of the lab that a pod would mount.
+type mountable interface {
+	Mount(ctx context.Context) (root string, unmount func() error, err error)
+}
+
 // startWriter mounts a volume and writes to it until the test ends, as the pod
 // of its claim would.
-func startWriter(t *testing.T, v *lab.Volume) *writer.Writer {
+func startWriter(t *testing.T, v mountable) *writer.Writer {
 	t.Helper()
 	// Unmounting has to work when the test's own context has ended.
 	ctx := context.WithoutCancel(t.Context())
