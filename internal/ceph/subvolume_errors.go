@@ -30,7 +30,7 @@ func explainSubvolume(doing string, err error) error {
 		return tooManySnapshots(doing, err)
 	case syscall.EPERM, syscall.EACCES:
 		return fmt.Errorf("%s: %w. The Ceph user lacks a capability: the control worker needs `mon 'allow r'`, and of `mgr` "+
-			"`allow module volumes r` and `allow command 'COMMAND'` for fs subvolume snapshot create, fs subvolume snapshot rm and pg dump. "+
+			"`allow module volumes r` and `allow command 'COMMAND'` for fs subvolume getpath, fs subvolume snapshot create, fs subvolume snapshot rm and pg dump. "+
 			"Grant it with `ceph auth caps`", doing, err)
 	case syscall.ETIMEDOUT:
 		return fmt.Errorf("%s: %w. Ceph's manager or the file system's metadata server did not answer; look at `ceph status`", doing, err)
