@@ -151,10 +151,6 @@ func (q streamRequest) environment() []string {
 	return env
 }
 
-// readAhead is how much of an image is being read, or waits to be written, in
-// bytes: with less, a fast cluster waits for the stream.
-const readAhead = 64 << 20
-
 // writeQCOW2 does what is asked for by streamCommand.
 func writeQCOW2(ctx context.Context, q streamRequest, out io.Writer) (err error) {
 	cluster, err := ceph.Connect(ceph.Config{Conf: q.Conf, User: q.User, Streaming: true})
@@ -186,7 +182,7 @@ func writeQCOW2(ctx context.Context, q streamRequest, out io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	written, err := qcow2.Write(ctx, out, layout, snapshot, qcow2.Options{Extensions: extensions, ReadAhead: readAhead})
+	written, err := qcow2.Write(ctx, out, layout, snapshot, qcow2.Options{Extensions: extensions})
 	switch {
 	case err != nil:
 		return fmt.Errorf("streaming %s: %w", snapshot, err)

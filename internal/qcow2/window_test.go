@@ -53,7 +53,7 @@ func TestReadsRunAheadWithinTheWindow(t *testing.T) {
 		// reads and bytes that are in flight before any read ends.
 		reads, bytes int64
 	}{
-		"full objects":      {[]extent{{0, 64 * mib}}, qcow2.Options{}, 8, 32 * mib},
+		"full objects":      {[]extent{{0, 64 * mib}}, qcow2.Options{}, 16, 64 * mib},
 		"single clusters":   {scattered(1), qcow2.Options{}, 16, mib},
 		"a few reads":       {scattered(64), qcow2.Options{Reads: 3}, 3, 12 * mib},
 		"one chunk":         {scattered(64), qcow2.Options{ReadAhead: 4 * mib}, 1, 4 * mib},
@@ -76,7 +76,7 @@ func TestReadsRunAheadWithinTheWindow(t *testing.T) {
 				require.NoError(t, <-done)
 				window := int64(test.options.ReadAhead)
 				if window == 0 {
-					window = 32 * mib
+					window = 64 * mib
 				}
 				require.LessOrEqual(t, g.peak.Load(), window)
 				require.Zero(t, g.live.Load())

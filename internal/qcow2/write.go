@@ -12,11 +12,11 @@ import (
 const (
 	// defaultChunkSize is that of the objects of most RBD images.
 	defaultChunkSize = 4 << 20
-	// defaultReadAhead is as many default chunks as keep a few OSDs busy.
-	defaultReadAhead = 32 << 20
-	// defaultReads is more than fit into the window while chunks are full, for
-	// images whose data is scattered.
+	// defaultReads keeps a few OSDs busy.
 	defaultReads = 16
+	// defaultReadAhead lets all reads be of full chunks. With half of it, a fast
+	// cluster waited for the stream.
+	defaultReadAhead = defaultReads * defaultChunkSize
 )
 
 // Options tune Write. The zero value suits an RBD image.
@@ -31,7 +31,7 @@ type Options struct {
 	ChunkSize int
 	// ReadAhead bounds the data that is being read or waits to be written, in
 	// bytes, and so the memory that Write takes. It is at least ChunkSize. 0
-	// stands for 32 MiB, or for ChunkSize if that is larger.
+	// stands for 64 MiB, or for ChunkSize if that is larger.
 	ReadAhead int
 	// Reads bounds the reads at the same time. 0 stands for 16.
 	Reads int
