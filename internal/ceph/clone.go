@@ -47,7 +47,7 @@ func (c *Cluster) EnsureClone(ctx context.Context, snapshot backup.Snapshot, clo
 		err := inPool(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
 			err := makeClone(ctx, conn, scratch, snapshot, clone)
 			if errno(err) == syscall.EEXIST {
-				err = adoptClone(ctx, conn, scratch, snapshot, clone)
+				err = c.adoptClone(ctx, conn, scratch, snapshot, clone)
 			}
 			if err != nil {
 				return err
@@ -65,21 +65,19 @@ func (c *Cluster) EnsureClone(ctx context.Context, snapshot backup.Snapshot, clo
 
 // adoptClone makes a clone that exists the caller's: one that is whole as it is,
 // one that is half made by making it again.
-func adoptClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) error {
-	state, err := inspectClone(scratch, snapshot, clone)
-	if err == nil && state != cloneWhole {
-		// Another attempt may be making it right now, and to remove it then could
-		// leave the snapshot with a child that does not exist. That it lasts
-		// tells that it broke off. It may have left no more than the name.
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(crossing):
-		}
-		state, err = inspectClone(scratch, snapshot, clone)
-	}
-	if err != nil || state == cloneWhole {
+func (c *Cluster) adoptClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) error {
+	state, parent, err := c.settle(ctx, scratch, clone)
+	if err != nil {
 		return err
+	}
+	if parent != nil {
+		if got := parentOf(parent); !sameSnapshot(got, snapshot) {
+			return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s exists, but is a clone of %s@%s and not of %s@%s",
+				clone, got.Image, got.Name, snapshot.Image, snapshot.Name), "Look at it with `rbd info`.", nil)
+		}
+	}
+	if state == cloneWhole {
+		return nil
 	}
 	if err := removeClone(ctx, scratch, clone); err != nil {
 		return err
@@ -92,43 +90,65 @@ func adoptClone(ctx context.Context, conn *rados.Conn, scratch *rados.IOContext,
 	return err
 }
 
-// crossing is much longer than it takes to make a clone.
-const crossing = 2 * time.Second
+// crossing is how long a clone must stay half made before its maker is taken for
+// gone. Each of its maker's steps has ended by then, one way or the other.
+const crossing = osdTimeout
 
 type cloneState int
 
 const (
 	cloneMissing cloneState = iota
+	// cloneHalfMade is also what has been removed in part.
 	cloneHalfMade
 	cloneWhole
 )
 
-func inspectClone(scratch *rados.IOContext, snapshot backup.Snapshot, clone backup.Image) (cloneState, error) {
-	state := cloneMissing
-	err := inImage(scratch, clone.Name, reading, func(i *rbd.Image) error {
-		state = cloneHalfMade
-		parent, err := i.GetParent()
-		if missing(err) {
-			return nil
+// settle returns the state of a clone, and its parent if it has one, once no
+// other attempt is about to change it. To remove a clone that another attempt
+// still makes would leave the other half of it: what librbd makes of an image
+// after the name has no name then and is never found again. Nothing protects it
+// before librbd opens it itself.
+func (c *Cluster) settle(ctx context.Context, scratch *rados.IOContext, clone backup.Image) (cloneState, *rbd.ParentInfo, error) {
+	gone := time.NewTimer(c.crossing)
+	defer gone.Stop()
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for {
+		state, parent, err := inspectClone(scratch, clone)
+		if err != nil || state != cloneHalfMade {
+			return state, parent, err
 		}
-		if err != nil {
+		select {
+		case <-ctx.Done():
+			return state, parent, ctx.Err()
+		case <-gone.C:
+			return state, parent, nil
+		case <-look.C:
+		}
+	}
+}
+
+func inspectClone(scratch *rados.IOContext, clone backup.Image) (state cloneState, parent *rbd.ParentInfo, err error) {
+	// A name that no image is behind is half a clone, too.
+	if _, err := scratch.Stat("rbd_id." + clone.Name); missing(err) {
+		return cloneMissing, nil, nil
+	} else if err != nil {
+		return cloneMissing, nil, err
+	}
+	err = inImage(scratch, clone.Name, reading, func(i *rbd.Image) (err error) {
+		if parent, err = i.GetParent(); err != nil {
 			return err
 		}
-		if got := parentOf(parent); !sameSnapshot(got, snapshot) {
-			return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s exists, but is a clone of %s@%s and not of %s@%s",
-				clone, got.Image, got.Name, snapshot.Image, snapshot.Name), "Look at it with `rbd info`.", nil)
-		}
 		_, err = i.GetMetadata(backup.MetadataRun)
-		if missing(err) {
-			return nil
-		}
-		state = cloneWhole
 		return err
 	})
-	if missing(err) {
-		return cloneMissing, nil
+	switch {
+	case missing(err):
+		return cloneHalfMade, parent, nil
+	case err != nil:
+		return cloneHalfMade, nil, err
 	}
-	return state, err
+	return cloneWhole, parent, nil
 }
 
 func parentOf(p *rbd.ParentInfo) backup.Snapshot {
@@ -313,6 +333,9 @@ func (c *Cluster) EnsureCloneAbsent(ctx context.Context, clone backup.Image) err
 	}
 	return change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
+			if _, _, err := c.settle(ctx, scratch, clone); err != nil {
+				return err
+			}
 			return removeClone(ctx, scratch, clone)
 		})
 		if missing(err) {

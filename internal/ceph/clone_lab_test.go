@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -119,6 +121,7 @@ func TestCloneThatBrokeOffIsMadeAgain(t *testing.T) {
 
 func TestConcurrentAttemptsConvergeToOneClone(t *testing.T) {
 	s := newSite(t)
+	s.crossing = crossing // as long as it takes on a busy machine
 	run := uuid.NewString()
 	snapshot, clone := s.snapshotted(t, "", run), s.clone(run)
 	var all sync.WaitGroup
@@ -162,7 +165,8 @@ func untilDone(t *testing.T, step func() error) {
 	}
 }
 
-// Crossing attempts can leave this: a name that no image is behind.
+// An attempt that was overtaken leaves a name without an image, and its clone in
+// the snapshot's list.
 func TestNameWithoutAnImageIsNotInTheWay(t *testing.T) {
 	s := newSite(t)
 	run := uuid.NewString()
@@ -180,6 +184,60 @@ func TestNameWithoutAnImageIsNotInTheWay(t *testing.T) {
 	clones, err := s.Clones(t.Context(), s.scratch, run)
 	require.NoError(t, err)
 	require.Empty(t, clones)
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+	require.Empty(t, s.snapshots(t, snapshot.Image))
+}
+
+// An attempt that is overtaken before it makes the header leaves that without a
+// name.
+func TestImageWithoutANameIsNotInTheWay(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	snapshot, clone := s.snapshotted(t, "", run), s.clone(run)
+	require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(run)))
+	var header string
+	s.in(t, s.scratch, "", func(io *rados.IOContext) {
+		require.NoError(t, inImage(io, clone.Name, reading, func(i *rbd.Image) error {
+			id, err := i.GetId()
+			header = "rbd_header." + id
+			return err
+		}))
+		directory, err := io.GetAllOmapValues("rbd_directory", "", "", 1000)
+		require.NoError(t, err)
+		for key, value := range directory {
+			if strings.Contains(key, clone.Name) || bytes.Contains(value, []byte(clone.Name)) {
+				require.NoError(t, io.RmOmapKeys("rbd_directory", []string{key}))
+			}
+		}
+		require.NoError(t, io.Delete("rbd_id."+clone.Name))
+	})
+	require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+	require.Empty(t, s.snapshots(t, snapshot.Image))
+	s.in(t, s.scratch, "", func(io *rados.IOContext) {
+		_, err := io.Stat(header)
+		require.ErrorIs(t, err, rados.ErrNotFound)
+	})
+}
+
+// A clone in the trash still needs its snapshot.
+func TestCloneInTheTrashKeepsItsSnapshot(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	snapshot, clone := s.snapshotted(t, "", run), s.clone(run)
+	require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(run)))
+	s.in(t, s.scratch, "", func(io *rados.IOContext) { require.NoError(t, rbd.GetImage(io, clone.Name).Trash(0)) })
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+	s.in(t, s.scratch, "", func(io *rados.IOContext) {
+		trash, err := rbd.GetTrashList(io)
+		require.NoError(t, err)
+		at := slices.IndexFunc(trash, func(i rbd.TrashInfo) bool { return i.Name == clone.Name })
+		require.GreaterOrEqual(t, at, 0)
+		require.NoError(t, rbd.TrashRestore(io, trash[at].Id, clone.Name))
+	})
+	s.requireContent(t, clone)
+	require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
+	require.Empty(t, s.snapshots(t, snapshot.Image))
 }
 
 func TestCloneOfAnotherSnapshotIsRefused(t *testing.T) {
@@ -265,12 +323,13 @@ func TestRemovalThatBrokeOffIsFinished(t *testing.T) {
 	}
 	release()
 
-	removal := exec.Command("rbd", "rm", "--no-progress", "--conf="+os.Getenv("CEPH_CONF"), clone.String())
+	// One object at a time, so that it is killed long before it is done.
+	removal := exec.Command("rbd", "rm", "--no-progress", "--rbd-concurrent-management-ops=1", "--conf="+os.Getenv("CEPH_CONF"), clone.String())
 	require.NoError(t, removal.Start())
 	s.in(t, clone.Pool, clone.Namespace, func(io *rados.IOContext) {
 		require.Eventually(t, func() bool {
 			return missing(inImage(io, clone.Name, reading, func(*rbd.Image) error { return nil }))
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	})
 	require.NoError(t, removal.Process.Kill())
 	require.Error(t, removal.Wait(), "it was killed before it was done")

@@ -62,6 +62,8 @@ type Config struct {
 type Cluster struct {
 	cfg  Config
 	dial singleflight.Group
+	// crossing is the constant of that name; tests have less patience.
+	crossing time.Duration
 
 	mu      sync.Mutex
 	current *session
@@ -86,7 +88,7 @@ func Connect(cfg Config) (*Cluster, error) {
 	if _, err := configure(cfg); err != nil {
 		return nil, err
 	}
-	return &Cluster{cfg: cfg}, nil
+	return &Cluster{cfg: cfg, crossing: crossing}, nil
 }
 
 // Close ends the connection once the calls that still run have ended. Calls

@@ -111,11 +111,11 @@ func (c *Cluster) EnsureSnapshotAbsent(ctx context.Context, source backup.Source
 func (c *Cluster) ensureImageSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
 	return change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
-			found, err := removeSnapshot(ctx, pool, image.Name, name, reading, writing)
+			found, err := removeSnapshot(ctx, conn, pool, image.Name, name, reading, writing)
 			if err != nil || found {
 				return err
 			}
-			return removeTrashedSnapshot(ctx, pool, image.Name, name)
+			return removeTrashedSnapshot(ctx, conn, pool, image.Name, name)
 		})
 		if missing(err) {
 			return nil // the pool
@@ -126,7 +126,7 @@ func (c *Cluster) ensureImageSnapshotAbsent(ctx context.Context, image backup.Im
 
 // removeTrashedSnapshot removes the snapshot from every image in the trash that
 // once had the name; more than one may have.
-func removeTrashedSnapshot(ctx context.Context, pool *rados.IOContext, image, name string) error {
+func removeTrashedSnapshot(ctx context.Context, conn *rados.Conn, pool *rados.IOContext, image, name string) error {
 	trash, err := rbd.GetTrashList(pool)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func removeTrashedSnapshot(ctx context.Context, pool *rados.IOContext, image, na
 		if t.Name != image {
 			continue
 		}
-		if _, err := removeSnapshot(ctx, pool, t.Id, name, readingTrashed, writingTrashed); err != nil {
+		if _, err := removeSnapshot(ctx, conn, pool, t.Id, name, readingTrashed, writingTrashed); err != nil {
 			return err
 		}
 	}
@@ -144,9 +144,10 @@ func removeTrashedSnapshot(ctx context.Context, pool *rados.IOContext, image, na
 
 // removeSnapshot reports whether the snapshot was there to remove. It looks
 // first, so that a repeat does not open the image for writing.
-func removeSnapshot(ctx context.Context, pool *rados.IOContext, image, name string, look, write access) (found bool, err error) {
-	err = inImage(pool, image, look, func(i *rbd.Image) error {
-		_, err := i.GetSnapID(name)
+func removeSnapshot(ctx context.Context, conn *rados.Conn, pool *rados.IOContext, image, name string, look, write access) (found bool, err error) {
+	var id uint64
+	err = inImage(pool, image, look, func(i *rbd.Image) (err error) {
+		id, err = i.GetSnapID(name)
 		return err
 	})
 	if missing(err) {
@@ -158,7 +159,12 @@ func removeSnapshot(ctx context.Context, pool *rados.IOContext, image, name stri
 	if err := ctx.Err(); err != nil {
 		return true, err
 	}
-	err = inImage(pool, image, write, func(i *rbd.Image) error { return i.GetSnapshot(name).Remove() })
+	err = inImage(pool, image, write, func(i *rbd.Image) error {
+		if err := detachVanished(conn, pool, i, id); err != nil {
+			return err
+		}
+		return i.GetSnapshot(name).Remove()
+	})
 	if missing(err) {
 		return false, nil
 	}
