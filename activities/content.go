@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -23,20 +24,25 @@ type content interface {
 	// check returns an error unless the backup that restic has just made holds all
 	// that restic was given.
 	check(stored backup.Stored) error
+	// blame returns why restic made no backup: err, or what kept restic from
+	// reading the content.
+	blame(err error) error
 	// readable returns an error unless the content can still be read: what restic
 	// could not read is then no fault of the volume.
 	readable(ctx context.Context, place command.Runner) error
 }
 
-// contentOf returns what restic stores of the step's volume.
-func (n *Node) contentOf(h *heldSlot, in StepInput) (content, error) {
+// contentOf returns what restic stores of the step's volume. Each attempt at it
+// has accounts of its own, so that none is taken for an older one's.
+func (n *Node) contentOf(h *heldSlot, in StepInput, activityAttempt int32) (content, error) {
 	access, err := n.access(in.Volume.ClusterID)
 	if err != nil {
 		return nil, err
 	}
 	switch in.Volume.Kind {
 	case backup.KindRBDBlock:
-		return disk{stream: access.Stream, image: in.Volume.Image, snapshot: in.Snapshot.Name, report: filepath.Join(h.dir, "stream.json")}, nil
+		report := fmt.Sprintf("stream-%d.json", activityAttempt)
+		return disk{stream: access.Stream, image: in.Volume.Image, snapshot: in.Snapshot.Name, report: filepath.Join(h.dir, report)}, nil
 	case backup.KindCephFS:
 		return tree{n.repository, func(ctx context.Context, place command.Runner) error {
 			return access.CephFS.Readable(ctx, place, backup.DataPath)
@@ -68,6 +74,8 @@ func (t tree) whole(ctx context.Context, place command.Runner, q restic.Request,
 
 // restic itself says which files it could not read.
 func (tree) check(backup.Stored) error { return nil }
+
+func (tree) blame(err error) error { return err }
 
 func (t tree) readable(ctx context.Context, place command.Runner) error { return t.answers(ctx, place) }
 
@@ -103,6 +111,9 @@ func (d disk) progress(p backup.Progress) backup.Progress {
 // ended well, and the same snapshot always makes the same file.
 func (d disk) whole(ctx context.Context, place command.Runner, _ restic.Request, stored backup.Stored, _ func(backup.Progress)) (bool, error) {
 	if _, err := place.Run(ctx, d.stream.Measure(d.image, d.snapshot, d.report)); err != nil {
+		if why := d.stream.Failure(d.report); why != nil {
+			err = why
+		}
 		return false, fmt.Errorf("measuring %s@%s: %w", d.image, d.snapshot, err)
 	}
 	bytes, err := d.stream.Report(d.report)
@@ -113,6 +124,18 @@ func (d disk) check(stored backup.Stored) error {
 	bytes, err := d.stream.Report(d.report)
 	if err == nil && bytes != stored.BytesProcessed {
 		err = fmt.Errorf("restic stored %d bytes of %s@%s, which has %d as a QCOW2 file", stored.BytesProcessed, d.image, d.snapshot, bytes)
+	}
+	return err
+}
+
+// blame asks the streaming program. One that restic took down with itself, or did
+// not read to the end, is not to blame, whatever it says.
+func (d disk) blame(err error) error {
+	if !errors.Is(err, restic.ErrProgramFailed) {
+		return err
+	}
+	if why := d.stream.Failure(d.report); why != nil {
+		return why
 	}
 	return err
 }

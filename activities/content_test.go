@@ -1,6 +1,9 @@
 package activities
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,6 +51,27 @@ func TestResticForgetsAStreamThatCameShort(t *testing.T) {
 	require.ErrorContains(t, err, "restic stored 999 bytes of rbd/image@"+in.Snapshot.Name+", which has 1000")
 	require.Empty(t, ClassOf(err), "it is tried again")
 	require.Empty(t, a.repository.ids())
+}
+
+func TestResticFailsAsTheStreamDid(t *testing.T) {
+	gone := backup.Fail(backup.VolumeGone, "the snapshot was removed", "", nil)
+	for name, c := range map[string]struct {
+		restic error
+		want   backup.Class
+	}{
+		"the stream failed":        {fmt.Errorf("%w: exit status 1", restic.ErrProgramFailed), backup.VolumeGone},
+		"restic failed by itself":  {backup.Fail(backup.RepositoryFull, "no space", "", nil), backup.RepositoryFull},
+		"restic took it down, too": {errors.New("restic backup was killed"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(t, 1)
+			in := a.holdDisk(t, 1)
+			a.stream.failure = gone
+			a.repository.trouble = append(a.repository.trouble, func(context.Context, func(backup.Progress)) error { return c.restic })
+			_, err := a.storeWith(t, call{}, in)
+			require.Equal(t, c.want, ClassOf(err), "%v", err)
+		})
+	}
 }
 
 func TestResticTakesAStreamOfAnEarlierAttemptOnlyIfItIsWhole(t *testing.T) {

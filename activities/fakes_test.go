@@ -146,8 +146,12 @@ func (fakeMapper) Map(_ context.Context, _ command.Runner, image backup.Image, d
 }
 func (fakeMapper) Unmap(context.Context, command.Runner, string) error { return nil }
 
-// fakeStream streams nothing, and accounts for as many bytes as a test says.
-type fakeStream struct{ bytes uint64 }
+// fakeStream streams nothing, and accounts for as many bytes, or the failure, as
+// a test says.
+type fakeStream struct {
+	bytes   uint64
+	failure error
+}
 
 func (*fakeStream) Command(image backup.Image, snapshot, _ string) []string {
 	return []string{"stream", image.String() + "@" + snapshot}
@@ -158,6 +162,8 @@ func (s *fakeStream) Measure(image backup.Image, snapshot, _ string) command.Com
 }
 
 func (s *fakeStream) Report(string) (uint64, error) { return s.bytes, nil }
+
+func (s *fakeStream) Failure(string) error { return s.failure }
 
 // fakePlace remembers what was run in it.
 type fakePlace struct {

@@ -72,6 +72,9 @@ type Streamer interface {
 	// Report reads the account: how many bytes the QCOW2 file has. It returns 0
 	// while there is none.
 	Report(report string) (bytes uint64, err error)
+	// Failure reads there why the program failed, with the failure's class. It
+	// returns nil if the program did not, or could not say.
+	Failure(report string) error
 }
 
 // NewNode makes the activities of a node agent. access finds a Ceph cluster by

@@ -86,7 +86,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 	if err := h.occupy(ctx, n.openPlace); err != nil {
 		return backup.Stored{}, err
 	}
-	content, err := n.contentOf(h, in)
+	content, err := n.contentOf(h, in, activity.GetInfo(ctx).Attempt)
 	if err != nil {
 		return backup.Stored{}, err
 	}
@@ -140,7 +140,7 @@ func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, 
 		return n.markPartial(ctx, h.place, stored, err)
 	}
 	if err != nil {
-		return backup.Stored{}, n.afterFailure(ctx, h.place, err)
+		return backup.Stored{}, n.afterFailure(ctx, h.place, content.blame(err))
 	}
 	if err := content.check(stored); err != nil {
 		// Should it not be forgotten now, the next attempt finds that it is not

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/ceph"
@@ -42,13 +41,15 @@ type streamRequest struct {
 }
 
 // streamReport says what is in the QCOW2 file, before the first byte of it is
-// written.
+// written, and again when that failed.
 type streamReport struct {
 	// Size is that of the image, and Allocated how much of it holds data.
 	Size      uint64 `json:"size"`
 	Allocated uint64 `json:"allocated"`
 	// Bytes is the length of the QCOW2 file.
 	Bytes uint64 `json:"bytes"`
+	// Failed says why the process failed; it is left when it did.
+	Failed backup.Message `json:"failed"`
 }
 
 // stream is activities.Streamer for the images of a Ceph cluster.
@@ -81,18 +82,30 @@ func (s stream) command(q streamRequest) command.Command {
 
 // Report is activities.Streamer's.
 func (stream) Report(path string) (uint64, error) {
+	report, err := readStreamReport(path)
+	return report.Bytes, err
+}
+
+// Failure is activities.Streamer's.
+func (stream) Failure(path string) error {
+	// Without a report, restic's own account has to do.
+	report, _ := readStreamReport(path)
+	return report.Failed.Err()
+}
+
+// readStreamReport returns the zero report while there is none.
+func readStreamReport(path string) (report streamReport, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return report, nil
 	}
-	var report streamReport
 	if err == nil {
 		err = json.Unmarshal(text, &report)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("reading what is streamed: %w", err)
+		return streamReport{}, fmt.Errorf("reading what is streamed: %w", err)
 	}
-	return report.Bytes, nil
+	return report, nil
 }
 
 // streamMain is called first thing in main. In a process that is to stream it
@@ -106,10 +119,8 @@ func streamMain() {
 		return
 	}
 	if err := streamFor(os.Args[0], os.Args[2]); err != nil {
-		// One line: it is the last one that the account of restic's end quotes.
-		fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", "; "))
-		// restic closes its end once the process has ended, read or not.
-		<-time.After(100 * time.Millisecond)
+		// For a person who runs it; restic does not always read it to the end.
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -127,7 +138,7 @@ func streamFor(name, argument string) error {
 		return fmt.Errorf("reading what to stream: %w", err)
 	}
 	if name == streamName {
-		return writeQCOW2(context.Background(), request, os.Stdout)
+		return request.answer(context.Background(), os.Stdout)
 	}
 	err := syscall.Exec("/proc/self/exe", []string{streamName, streamCommand, argument}, request.environment())
 	return fmt.Errorf("starting to stream: %w", err)
@@ -151,7 +162,19 @@ func (q streamRequest) environment() []string {
 	return env
 }
 
-// writeQCOW2 does what is asked for by streamCommand.
+// answer does what is asked for by streamCommand, and leaves in the report why
+// it could not.
+func (q streamRequest) answer(ctx context.Context, out io.Writer) error {
+	err := writeQCOW2(ctx, q, out)
+	if err == nil {
+		return nil
+	}
+	report, readErr := readStreamReport(q.Report)
+	report.Failed = backup.MessageOf(err)
+	return errors.Join(err, readErr, report.leave(q.Report))
+}
+
+// writeQCOW2 writes the QCOW2 file, and before its first byte the report.
 func writeQCOW2(ctx context.Context, q streamRequest, out io.Writer) (err error) {
 	cluster, err := ceph.Connect(ceph.Config{Conf: q.Conf, User: q.User, Streaming: true})
 	if err != nil {

@@ -125,9 +125,13 @@ func TestASnapshotThatVanishesInTheMidstFailsTheStream(t *testing.T) {
 	out := &during{do: func() {
 		program(t, nil, "rbd", "snap", "rm", "--no-progress", request.Image.String()+"@s")
 	}}
-	err := writeQCOW2(t.Context(), request, out)
+	err := request.answer(t.Context(), out)
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
 	require.Nil(t, out.do)
+	announced, err := stream{}.Report(request.Report)
+	require.NoError(t, err)
+	require.NotZero(t, announced, "the length that was left before stays")
+	require.Equal(t, backup.VolumeGone, backup.ClassOf(stream{}.Failure(request.Report)))
 }
 
 func TestAStreamThatIsCancelledFails(t *testing.T) {
@@ -137,10 +141,13 @@ func TestAStreamThatIsCancelledFails(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-func TestASnapshotThatDoesNotExistLeavesNoReport(t *testing.T) {
+func TestASnapshotThatDoesNotExistLeavesNoLength(t *testing.T) {
 	request, _ := newSnapshot(t)
 	request.Snapshot = "other"
-	err := writeQCOW2(t.Context(), request, &bytes.Buffer{})
+	err := request.answer(t.Context(), &bytes.Buffer{})
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
-	require.NoFileExists(t, request.Report)
+	announced, err := stream{}.Report(request.Report)
+	require.NoError(t, err)
+	require.Zero(t, announced)
+	require.Equal(t, backup.VolumeGone, backup.ClassOf(stream{}.Failure(request.Report)))
 }

@@ -82,3 +82,36 @@ func ClassOf(err error) Class {
 	}
 	return ""
 }
+
+// Message is an error on its way between processes. The zero value is none.
+type Message struct {
+	Class  Class  `json:"class,omitempty"`
+	Text   string `json:"text,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// MessageOf returns err as a Message, with the class and the remedy of the
+// outermost Failure in its chain.
+func MessageOf(err error) Message {
+	if err == nil {
+		return Message{}
+	}
+	var f *Failure
+	if !errors.As(err, &f) {
+		return Message{Text: err.Error()}
+	}
+	what := Fail(f.Class, f.What, "", f.Err)
+	return Message{Class: f.Class, Text: what.Error(), Remedy: f.Remedy}
+}
+
+// Err returns the error that m was made of, with its class and its text but not
+// what it wrapped.
+func (m Message) Err() error {
+	switch {
+	case m.Text == "":
+		return nil
+	case m.Class == "":
+		return errors.New(m.Text)
+	}
+	return Fail(m.Class, m.Text, m.Remedy, nil)
+}

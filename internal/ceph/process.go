@@ -175,7 +175,7 @@ func remote[T any](ctx context.Context, p *Process, method string, args Call) (T
 		p.drop(client)
 		return *new(T), fmt.Errorf("the process that speaks to Ceph ended: %w. It is started again and the call repeated", call.Error)
 	}
-	return answer.Value, answer.Failed.error()
+	return answer.Value, answer.Failed.Err()
 }
 
 // Inspect is Cluster.Inspect.

@@ -2,7 +2,6 @@ package ceph
 
 import (
 	"context"
-	"errors"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
@@ -22,36 +21,7 @@ type Call struct {
 // Answer is what a call returned.
 type Answer[T any] struct {
 	Value  T
-	Failed Failed
-}
-
-// Failed is an error on its way between processes. The zero value is none.
-type Failed struct {
-	Class  backup.Class
-	Text   string
-	Remedy string
-}
-
-func failed(err error) Failed {
-	if err == nil {
-		return Failed{}
-	}
-	var f *backup.Failure
-	if !errors.As(err, &f) {
-		return Failed{Text: err.Error()}
-	}
-	what := backup.Fail(f.Class, f.What, "", f.Err)
-	return Failed{Class: f.Class, Text: what.Error(), Remedy: f.Remedy}
-}
-
-func (f Failed) error() error {
-	switch {
-	case f.Text == "":
-		return nil
-	case f.Class == "":
-		return errors.New(f.Text)
-	}
-	return backup.Fail(f.Class, f.Text, f.Remedy, nil)
+	Failed backup.Message
 }
 
 // Service answers the calls of a Process by a Cluster, in the form that net/rpc
@@ -64,27 +34,27 @@ var unbounded = context.Background()
 // Inspect answers Process.Inspect.
 func (s *Service) Inspect(c Call, a *Answer[backup.Volume]) error {
 	v, err := s.cluster.Inspect(unbounded, c.Volume)
-	*a = Answer[backup.Volume]{v, failed(err)}
+	*a = Answer[backup.Volume]{v, backup.MessageOf(err)}
 	return nil
 }
 
 // EnsureSnapshot answers Process.EnsureSnapshot.
 func (s *Service) EnsureSnapshot(c Call, a *Answer[backup.Snapshot]) error {
 	snapshot, err := s.cluster.EnsureSnapshot(unbounded, c.Source, c.Name)
-	*a = Answer[backup.Snapshot]{snapshot, failed(err)}
+	*a = Answer[backup.Snapshot]{snapshot, backup.MessageOf(err)}
 	return nil
 }
 
 // EnsureClone answers Process.EnsureClone.
 func (s *Service) EnsureClone(c Call, a *Answer[bool]) error {
-	a.Failed = failed(s.cluster.EnsureClone(unbounded, c.Snapshot, c.Image, c.Metadata))
+	a.Failed = backup.MessageOf(s.cluster.EnsureClone(unbounded, c.Snapshot, c.Image, c.Metadata))
 	return nil
 }
 
 // Clones answers Process.Clones.
 func (s *Service) Clones(c Call, a *Answer[[]backup.Image]) error {
 	clones, err := s.cluster.Clones(unbounded, c.Image.Pool, c.Name)
-	a.Failed = failed(err)
+	a.Failed = backup.MessageOf(err)
 	for _, clone := range clones {
 		a.Value = append(a.Value, clone.Image)
 	}
@@ -93,18 +63,18 @@ func (s *Service) Clones(c Call, a *Answer[[]backup.Image]) error {
 
 // EnsureCloneAbsent answers Process.EnsureCloneAbsent.
 func (s *Service) EnsureCloneAbsent(c Call, a *Answer[bool]) error {
-	a.Failed = failed(s.cluster.EnsureCloneAbsent(unbounded, c.Image))
+	a.Failed = backup.MessageOf(s.cluster.EnsureCloneAbsent(unbounded, c.Image))
 	return nil
 }
 
 // EnsureSnapshotAbsent answers Process.EnsureSnapshotAbsent.
 func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
-	a.Failed = failed(s.cluster.EnsureSnapshotAbsent(unbounded, c.Source, c.Name))
+	a.Failed = backup.MessageOf(s.cluster.EnsureSnapshotAbsent(unbounded, c.Source, c.Name))
 	return nil
 }
 
 // Ready answers Process.Ready.
 func (s *Service) Ready(_ Call, a *Answer[bool]) error {
-	a.Failed = failed(s.cluster.Ready(unbounded))
+	a.Failed = backup.MessageOf(s.cluster.Ready(unbounded))
 	return nil
 }

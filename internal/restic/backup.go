@@ -31,8 +31,8 @@ type Request struct {
 	Excludes []string
 	// Command, when set, is a program with its arguments: what is stored is what
 	// it prints, as the file Path. restic starts it, with its own environment. If
-	// it ends with another status than 0 there is no backup, and the error holds
-	// its last words.
+	// it ends with another status than 0 there is no backup, and the error wraps
+	// ErrProgramFailed and holds its last words.
 	Command []string
 }
 

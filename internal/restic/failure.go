@@ -136,6 +136,10 @@ var (
 // stores.
 var programFailed = regexp.MustCompile(`command failed: (.*)|failed to start command: .*`)
 
+// ErrProgramFailed is wrapped by the error of a backup that there is not because
+// the program failed whose output was to be stored.
+var ErrProgramFailed = errors.New("what was to be stored could not be read")
+
 // programError is what that program said, and how it ended.
 func (s *said) programError(message string, r Repository) error {
 	how := strings.TrimPrefix(programFailed.FindString(message), "command failed: ")
@@ -184,7 +188,7 @@ func (r Repository) explain(ctx context.Context, name string, err error, s said)
 	case code == exitWrongSecret:
 		return backup.Fail(backup.RepositoryAuth, "the repository does not open", "Correct RESTIC_PASSWORD_FILE or RESTIC_PASSWORD until `restic cat config` works.", cause)
 	case s.program != "" && programFailed.MatchString(message):
-		return fmt.Errorf("what was to be stored could not be read: %w", s.programError(message, r))
+		return fmt.Errorf("%w: %w", ErrProgramFailed, s.programError(message, r))
 	case code == exitInterrupted:
 		return fmt.Errorf("%s was interrupted: %w. It is tried again", name, cause)
 	case wrongAccount.MatchString(message):
