@@ -41,8 +41,10 @@ func (n *Node) contentOf(h *heldSlot, in StepInput, activityAttempt int32) (cont
 	}
 	switch in.Volume.Kind {
 	case backup.KindRBDBlock:
-		report := fmt.Sprintf("stream-%d.json", activityAttempt)
-		return disk{stream: access.Stream, image: in.Volume.Image, snapshot: in.Snapshot.Name, report: filepath.Join(h.dir, report)}, nil
+		return disk{access.Stream, StreamRequest{
+			Image: in.Volume.Image, Snapshot: in.Snapshot.Name, Key: in.Volume.Key,
+			Report: filepath.Join(h.dir, fmt.Sprintf("stream-%d.json", activityAttempt)),
+		}}, nil
 	case backup.KindCephFS:
 		return tree{n.repository, func(ctx context.Context, place command.Runner) error {
 			return access.CephFS.Readable(ctx, place, backup.DataPath)
@@ -81,21 +83,18 @@ func (t tree) readable(ctx context.Context, place command.Runner) error { return
 
 // disk is an image as one QCOW2 file.
 type disk struct {
-	stream   Streamer
-	image    backup.Image
-	snapshot string
-	// report is where the streaming program accounts for what it writes.
-	report string
+	stream Streamer
+	asked  StreamRequest
 }
 
 func (d disk) describe(q *restic.Request) {
-	q.Command = d.stream.Command(d.image, d.snapshot, d.report)
+	q.Command = d.stream.Command(d.asked)
 }
 
 // progress says how much there is in all, which restic cannot know of a stream.
 func (d disk) progress(p backup.Progress) backup.Progress {
 	// Without an account yet, the total stays unknown.
-	total, err := d.stream.Report(d.report)
+	total, err := d.stream.Report(d.asked.Report)
 	if err != nil || total == 0 {
 		return p
 	}
@@ -110,20 +109,20 @@ func (d disk) progress(p backup.Progress) backup.Progress {
 // whole compares lengths: restic stores the output of a program only if that
 // ended well, and the same snapshot always makes the same file.
 func (d disk) whole(ctx context.Context, place command.Runner, _ restic.Request, stored backup.Stored, _ func(backup.Progress)) (bool, error) {
-	if _, err := place.Run(ctx, d.stream.Measure(d.image, d.snapshot, d.report)); err != nil {
-		if why := d.stream.Failure(d.report); why != nil {
+	if _, err := place.Run(ctx, d.stream.Measure(d.asked)); err != nil {
+		if why := d.stream.Failure(d.asked.Report); why != nil {
 			err = why
 		}
-		return false, fmt.Errorf("measuring %s@%s: %w", d.image, d.snapshot, err)
+		return false, fmt.Errorf("measuring %s@%s: %w", d.asked.Image, d.asked.Snapshot, err)
 	}
-	bytes, err := d.stream.Report(d.report)
+	bytes, err := d.stream.Report(d.asked.Report)
 	return err == nil && bytes == stored.BytesProcessed, err
 }
 
 func (d disk) check(stored backup.Stored) error {
-	bytes, err := d.stream.Report(d.report)
+	bytes, err := d.stream.Report(d.asked.Report)
 	if err == nil && bytes != stored.BytesProcessed {
-		err = fmt.Errorf("restic stored %d bytes of %s@%s, which has %d as a QCOW2 file", stored.BytesProcessed, d.image, d.snapshot, bytes)
+		err = fmt.Errorf("restic stored %d bytes of %s@%s, which has %d as a QCOW2 file", stored.BytesProcessed, d.asked.Image, d.asked.Snapshot, bytes)
 	}
 	return err
 }
@@ -134,7 +133,7 @@ func (d disk) blame(err error) error {
 	if !errors.Is(err, restic.ErrProgramFailed) {
 		return err
 	}
-	if why := d.stream.Failure(d.report); why != nil {
+	if why := d.stream.Failure(d.asked.Report); why != nil {
 		return why
 	}
 	return err

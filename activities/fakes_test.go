@@ -153,12 +153,12 @@ type fakeStream struct {
 	failure error
 }
 
-func (*fakeStream) Command(image backup.Image, snapshot, _ string) []string {
-	return []string{"stream", image.String() + "@" + snapshot}
+func (*fakeStream) Command(q StreamRequest) []string {
+	return []string{"stream", q.Image.String() + "@" + q.Snapshot}
 }
 
-func (s *fakeStream) Measure(image backup.Image, snapshot, _ string) command.Command {
-	return command.Command{Name: "measure", Args: []string{image.String() + "@" + snapshot}}
+func (s *fakeStream) Measure(q StreamRequest) command.Command {
+	return command.Command{Name: "measure", Args: []string{q.Image.String() + "@" + q.Snapshot}}
 }
 
 func (s *fakeStream) Report(string) (uint64, error) { return s.bytes, nil }

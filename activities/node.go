@@ -63,12 +63,22 @@ type Access struct {
 
 // Streamer writes a snapshot of an image as a QCOW2 file to the standard output
 // of a program.
+// StreamRequest says what a Streamer writes.
+type StreamRequest struct {
+	Image    backup.Image `json:"image"`
+	Snapshot string       `json:"snapshot"`
+	// Key is kept in the file, with what ceph-csi noted at the image.
+	Key backup.Key `json:"key,omitzero"`
+	// Report is the path of the account.
+	Report string `json:"report"`
+}
+
 type Streamer interface {
 	// Command is the program with its arguments. Before its first byte it leaves
-	// an account of what it will write in the file report.
-	Command(image backup.Image, snapshot, report string) []string
+	// an account of what it will write in q.Report.
+	Command(q StreamRequest) []string
 	// Measure is the same program, which only leaves the account.
-	Measure(image backup.Image, snapshot, report string) command.Command
+	Measure(q StreamRequest) command.Command
 	// Report reads the account: how many bytes the QCOW2 file has. It returns 0
 	// while there is none.
 	Report(report string) (bytes uint64, err error)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/ceph"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -31,11 +32,9 @@ type streamRequest struct {
 	Conf string `json:"conf,omitempty"`
 	User string `json:"user,omitempty"`
 	// CephArgs is the worker's CEPH_ARGS, which restic does not pass on.
-	CephArgs string       `json:"cephArgs,omitempty"`
-	Image    backup.Image `json:"image"`
-	Snapshot string       `json:"snapshot"`
-	// Report is the path of the file that a streamReport is left in.
-	Report string `json:"report"`
+	CephArgs string `json:"cephArgs,omitempty"`
+	// The report that is asked for is a streamReport.
+	activities.StreamRequest
 	// Measure asks for the report alone.
 	Measure bool `json:"measure,omitempty"`
 }
@@ -56,14 +55,14 @@ type streamReport struct {
 type stream struct{ conf, user string }
 
 // Command is activities.Streamer's.
-func (s stream) Command(image backup.Image, snapshot, report string) []string {
-	c := s.command(streamRequest{Image: image, Snapshot: snapshot, Report: report})
+func (s stream) Command(q activities.StreamRequest) []string {
+	c := s.command(streamRequest{StreamRequest: q})
 	return append([]string{c.Name}, c.Args...)
 }
 
 // Measure is activities.Streamer's.
-func (s stream) Measure(image backup.Image, snapshot, report string) command.Command {
-	return s.command(streamRequest{Image: image, Snapshot: snapshot, Report: report, Measure: true})
+func (s stream) Measure(q activities.StreamRequest) command.Command {
+	return s.command(streamRequest{StreamRequest: q, Measure: true})
 }
 
 func (s stream) command(q streamRequest) command.Command {
@@ -201,7 +200,7 @@ func writeQCOW2(ctx context.Context, q streamRequest, out io.Writer) (err error)
 	if q.Measure {
 		return snapshot.CheckPresent(ctx)
 	}
-	extensions, err := keyMetadata(snapshot)
+	extensions, err := keyMetadata(snapshot, q.Key)
 	if err != nil {
 		return err
 	}
@@ -215,14 +214,19 @@ func writeQCOW2(ctx context.Context, q streamRequest, out io.Writer) (err error)
 	return snapshot.CheckPresent(ctx)
 }
 
-// keyMetadata is what ceph-csi noted at an encrypted image about its key, as an
-// extension of the QCOW2 header; none for other images.
-func keyMetadata(snapshot *ceph.SnapshotReader) ([]qcow2.Extension, error) {
+// keyMetadata is what ceph-csi noted at an encrypted image about its key, and by
+// what it finds that, as an extension of the QCOW2 header; none for other images.
+func keyMetadata(snapshot *ceph.SnapshotReader, key backup.Key) ([]qcow2.Extension, error) {
 	metadata, err := snapshot.Metadata()
 	if err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(metadata, func(key, _ string) bool { return !strings.Contains(key, backup.MetadataCSI) })
+	maps.DeleteFunc(metadata, func(name, _ string) bool { return !strings.Contains(name, backup.MetadataCSI) })
+	for name, value := range map[string]string{keyVolumeHandle: key.VolumeHandle, keyKMSID: key.KMSID} {
+		if value != "" {
+			metadata[name] = value
+		}
+	}
 	if len(metadata) == 0 {
 		return nil, nil
 	}
@@ -230,6 +234,12 @@ func keyMetadata(snapshot *ceph.SnapshotReader) ([]qcow2.Extension, error) {
 	data, err := json.Marshal(metadata)
 	return []qcow2.Extension{{Type: backup.HeaderExtensionCSI, Data: data}}, err
 }
+
+// What the extension holds of a backup.Key, beside names of image metadata.
+const (
+	keyVolumeHandle = "volumeHandle"
+	keyKMSID        = "encryptionKMSID"
+)
 
 // leave writes the report in one step, so that nobody reads half of it.
 func (r streamReport) leave(path string) error {

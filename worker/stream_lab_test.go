@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/qcow2"
 )
@@ -41,8 +42,10 @@ func newSnapshot(t *testing.T) (request streamRequest, raw string) {
 		_, _ = rand.Read(content[r[0]:r[1]]) // crypto/rand never fails
 	}
 	request = streamRequest{
-		Conf: os.Getenv("CEPH_CONF"), Image: backup.Image{Pool: "rbd", Name: "stream-" + uuid.NewString()}, Snapshot: "s",
-		Report: filepath.Join(dir, "report.json"),
+		Conf: os.Getenv("CEPH_CONF"),
+		StreamRequest: activities.StreamRequest{
+			Image: backup.Image{Pool: "rbd", Name: "stream-" + uuid.NewString()}, Snapshot: "s", Report: filepath.Join(dir, "report.json"),
+		},
 	}
 	raw = filepath.Join(dir, "disk.raw")
 	require.NoError(t, os.WriteFile(raw, content, 0o600))
@@ -86,12 +89,14 @@ func TestMeasuringStreamsNothing(t *testing.T) {
 	require.EqualValues(t, whole.Len(), announced)
 }
 
-func TestTheStreamHoldsWhatCephCSINotedOfTheKey(t *testing.T) {
+func TestTheStreamHoldsWhatOpensAnEncryptedImage(t *testing.T) {
 	request, _ := newSnapshot(t)
 	want := map[string]string{"rbd.csi.ceph.com/encrypted": "encrypted", "rbd.csi.ceph.com/dek": `{"wrapped":"key"}`}
 	for key, value := range want {
 		program(t, nil, "rbd", "image-meta", "set", request.Image.String(), key, value)
 	}
+	request.Key = backup.Key{VolumeHandle: "0001-0009-rook-ceph-1", KMSID: "vault"}
+	want["volumeHandle"], want["encryptionKMSID"] = request.Key.VolumeHandle, request.Key.KMSID
 	program(t, nil, "rbd", "image-meta", "set", request.Image.String(), "csi.storage.k8s.io/pv/name", "pvc-1")
 	var out, again bytes.Buffer
 	require.NoError(t, writeQCOW2(t.Context(), request, &out))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
@@ -17,16 +18,17 @@ func TestTheStreamsArgumentHoldsAllOfTheRequest(t *testing.T) {
 	s := stream{conf: "/etc/ceph/ceph.conf", user: "node"}
 	program, err := os.Executable()
 	require.NoError(t, err)
-	command := s.Command(image, "snap", "/run/report.json")
+	asked := activities.StreamRequest{Image: image, Snapshot: "snap", Key: backup.Key{VolumeHandle: "0001-x"}, Report: "/run/report.json"}
+	command := s.Command(asked)
 	require.Len(t, command, 3)
 	require.Equal(t, []string{program, "stream-qcow2"}, command[:2], "restic starts it, by its full path")
 	var request streamRequest
 	require.NoError(t, json.Unmarshal([]byte(command[2]), &request))
 	require.Equal(t, streamRequest{
-		Conf: "/etc/ceph/ceph.conf", User: "node", CephArgs: "--debug-rbd 0", Image: image, Snapshot: "snap", Report: "/run/report.json",
+		Conf: "/etc/ceph/ceph.conf", User: "node", CephArgs: "--debug-rbd 0", StreamRequest: asked,
 	}, request)
 
-	measure := s.Measure(image, "snap", "/run/report.json")
+	measure := s.Measure(asked)
 	require.NoError(t, json.Unmarshal([]byte(measure.Args[1]), &request))
 	require.True(t, request.Measure)
 }

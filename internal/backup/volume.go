@@ -149,6 +149,15 @@ const (
 	FSCrypt Encryption = "fscrypt"
 )
 
+// Key says by what ceph-csi finds the key of an encrypted volume. It holds no
+// secret.
+type Key struct {
+	// VolumeHandle is the PersistentVolume's.
+	VolumeHandle string `json:"volumeHandle,omitempty"`
+	// KMSID names the key management service in ceph-csi's configuration.
+	KMSID string `json:"encryptionKMSID,omitempty"`
+}
+
 // Volume is what stands behind a claim at the moment it was resolved. Later
 // steps use this value alone, so a claim that changes during a run cannot
 // redirect it.
@@ -168,6 +177,8 @@ type Volume struct {
 	// known.
 	Handle     *Handle    `json:"handle,omitempty"`
 	Encryption Encryption `json:"encryption,omitempty"`
+	// Key is set when the PersistentVolume says that an image is encrypted.
+	Key Key `json:"key,omitzero"`
 	// SizeBytes is the size of the image, or the quota of the subvolume; 0 for a
 	// subvolume without one.
 	SizeBytes uint64 `json:"sizeBytes,omitempty"`

@@ -26,6 +26,7 @@ const (
 	attributeMigration       = "migration"
 	attributeEncrypted       = "encrypted"
 	attributeEncryptionType  = "encryptionType"
+	attributeKMSID           = "encryptionKMSID"
 	attributePool            = "pool"
 	attributeRadosNamespace  = "radosNamespace"
 	attributeImage           = "imageName"

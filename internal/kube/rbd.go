@@ -20,6 +20,9 @@ func (c *candidate) csiRBD(source *corev1.CSIPersistentVolumeSource) error {
 	if err := c.setEncryption(attributes); err != nil {
 		return err
 	}
+	if c.Encryption != backup.Unencrypted {
+		c.Key = backup.Key{VolumeHandle: handle, KMSID: attributes[attributeKMSID]}
+	}
 	// Of several topology-constrained pools, the attribute is the chosen one.
 	c.Image = backup.Image{
 		Pool: attributes[attributePool], Namespace: attributes[attributeRadosNamespace], Name: attributes[attributeImage],
