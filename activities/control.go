@@ -30,8 +30,8 @@ type Ceph interface {
 
 // runs answers whether a workflow run goes on.
 type runs interface {
-	// Open reports whether the run has not ended yet. A run that Temporal has
-	// forgotten is not open.
+	// Open reports whether the run, or the one that a reset replaced it by, has
+	// not ended yet. A run that Temporal has forgotten is not open.
 	Open(ctx context.Context, workflowID, runID string) (bool, error)
 }
 
@@ -233,6 +233,6 @@ func (c *Control) Cleanup(ctx context.Context, in CleanupInput) error {
 func (c *Control) RunOpen(ctx context.Context, in Leftover) (bool, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
-	open, err := c.Runs.Open(ctx, in.WorkflowID, in.Lease.Run)
+	open, err := c.Runs.Open(ctx, in.WorkflowID, in.RunID)
 	return open, toFailure(err)
 }

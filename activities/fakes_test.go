@@ -26,7 +26,8 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
-const run = "5a5e0c5e-0000-4000-8000-000000000001"
+// run is the run ID that the test environment gives to activities.
+const run = "default-test-run-id"
 
 // agent is a node's activities over fakes of all that they work with.
 type agent struct {
@@ -37,6 +38,8 @@ type agent struct {
 	stream     *fakeStream
 	// stopping is closed when the agent stops.
 	stopping chan struct{}
+	// forsaken are the leases that Temporal cancelled.
+	forsaken []Leftover
 }
 
 func newAgent(t *testing.T, slots int) *agent {
@@ -45,7 +48,14 @@ func newAgent(t *testing.T, slots int) *agent {
 	a.Node = NewNode(Settings{
 		Node: "node-a", Slots: slots, StateDir: t.TempDir(),
 		DrainTimeout: 20 * time.Second, StallTimeout: 5 * time.Minute, Patience: 6 * time.Hour,
-	}, a.workflow, func(string) (Access, error) { return Access{Mapper: fakeMapper{}, Stream: a.stream}, nil }, a.repository, func(context.Context, string, string) (Place, error) { return a.place, nil })
+	}, a.workflow,
+		func(string) (Access, error) { return Access{Mapper: fakeMapper{}, Stream: a.stream}, nil },
+		a.repository,
+		func(context.Context, string, string) (Place, error) { return a.place, nil },
+		func(_ context.Context, l Leftover) error {
+			a.forsaken = append(a.forsaken, l)
+			return nil
+		})
 	return a
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -49,6 +50,7 @@ type Node struct {
 	access     func(clusterID string) (Access, error)
 	repository repository
 	openPlace  func(ctx context.Context, dir, hostname string) (Place, error)
+	reconcile  func(ctx context.Context, l Leftover) error
 }
 
 // Access is how a node reads the volumes of one Ceph cluster.
@@ -61,8 +63,6 @@ type Access struct {
 	Stream Streamer
 }
 
-// Streamer writes a snapshot of an image as a QCOW2 file to the standard output
-// of a program.
 // StreamRequest says what a Streamer writes.
 type StreamRequest struct {
 	Image    backup.Image `json:"image"`
@@ -73,6 +73,8 @@ type StreamRequest struct {
 	Report string `json:"report"`
 }
 
+// Streamer writes a snapshot of an image as a QCOW2 file to the standard output
+// of a program.
 type Streamer interface {
 	// Command is the program with its arguments. Before its first byte it leaves
 	// an account of what it will write in q.Report.
@@ -90,9 +92,13 @@ type Streamer interface {
 // NewNode makes the activities of a node agent. access finds a Ceph cluster by
 // ceph-csi's name for it; a cluster that is not configured is a
 // VolumeUnsupported failure. open makes the place for a lease; see sandbox.Start.
+// reconcile has the leftover of a run removed from Ceph if the run has ended.
 func NewNode(s Settings, temporal signaler, access func(clusterID string) (Access, error), repository repository,
-	open func(ctx context.Context, dir, hostname string) (Place, error)) *Node {
-	return &Node{settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repository: repository, openPlace: open}
+	open func(ctx context.Context, dir, hostname string) (Place, error), reconcile func(ctx context.Context, l Leftover) error) *Node {
+	return &Node{
+		settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repository: repository,
+		openPlace: open, reconcile: reconcile,
+	}
 }
 
 // SlotGranted is the name of the signal by which a node tells a workflow that
@@ -115,7 +121,10 @@ type HoldSlotInput struct {
 
 // Leftover tells whose a lease directory is that an agent finds when it starts.
 type Leftover struct {
-	WorkflowID  string        `json:"workflowID"`
+	WorkflowID string `json:"workflowID"`
+	// RunID is the workflow run's own. It differs from the lease's after a reset
+	// of the workflow.
+	RunID       string        `json:"runID"`
 	Lease       Lease         `json:"lease"`
 	Source      backup.Source `json:"source"`
 	ScratchPool string        `json:"scratchPool,omitempty"`
@@ -136,15 +145,10 @@ func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
 	if err != nil {
 		return toFailure(err)
 	}
-	defer func() {
-		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
-		defer cancel()
-		if closeErr := n.slots.giveBack(closeCtx, h); closeErr != nil {
-			activity.GetLogger(ctx).Error("could not tear down what the lease held; the agent's next start sweeps it", "error", closeErr)
-		}
-	}()
 	run := activity.GetInfo(ctx).WorkflowExecution
-	if err := writeLeftover(h.dir, Leftover{WorkflowID: run.ID, Lease: in.Lease, Source: in.Source, ScratchPool: in.ScratchPool}); err != nil {
+	leftover := Leftover{WorkflowID: run.ID, RunID: run.RunID, Lease: in.Lease, Source: in.Source, ScratchPool: in.ScratchPool}
+	defer n.letGo(ctx, h, leftover)
+	if err := writeLeftover(h.dir, leftover); err != nil {
 		return toFailure(err)
 	}
 	if err := n.temporal.SignalWorkflow(ctx, run.ID, run.RunID, SlotGranted, Grant{Node: n.settings.Node, Attempt: in.Lease.Attempt}); err != nil {
@@ -155,6 +159,29 @@ func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
 
 // teardownTimeout suffices for restic to end and for a busy device to let go.
 const teardownTimeout = time.Minute
+
+// letGo takes down what the lease held and frees its slot. Temporal cancels the
+// lease also when its run was terminated, and then nobody else cleans up after
+// the run.
+func (n *Node) letGo(ctx context.Context, h *heldSlot, leftover Leftover) {
+	cancelled := ctx.Err() != nil
+	log := activity.GetLogger(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	if cancelled {
+		// Beside the teardown, which must not wait for a Temporal that is silent.
+		asked.Go(func() {
+			if err := n.reconcile(ctx, leftover); err != nil {
+				log.Error("could not see to what the lease's run left in Ceph", "error", err)
+			}
+		})
+	}
+	if err := n.slots.giveBack(ctx, h); err != nil {
+		log.Error("could not tear down what the lease held; the agent's next start sweeps it", "error", err)
+	}
+}
 
 // hold heartbeats until something ends the lease.
 func (n *Node) hold(ctx context.Context, h *heldSlot) error {

@@ -13,6 +13,12 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
+// leftover is what holding's lease leaves.
+var leftover = Leftover{
+	WorkflowID: "default-test-workflow-id", RunID: run, Lease: Lease{Run: run, Attempt: 2},
+	Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch",
+}
+
 // holding runs HoldSlot until what the test does lets it end, and returns how it
 // ended.
 func holding(t *testing.T, c call, does func(a *agent, in StepInput, ended <-chan error)) error {
@@ -26,7 +32,7 @@ func holding(t *testing.T, c call, does func(a *agent, in StepInput, ended <-cha
 		c.stopping = a.stopping
 		ended := make(chan error, 1)
 		go func() {
-			_, err := c.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease, Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch"})
+			_, err := c.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease, Source: leftover.Source, ScratchPool: leftover.ScratchPool})
 			ended <- err
 		}()
 		synctest.Wait()
@@ -43,7 +49,7 @@ func TestHoldSlotEndsWithUnmap(t *testing.T) {
 	require.NoError(t, holding(t, call{}, func(a *agent, in StepInput, ended <-chan error) {
 		found, err := ReadLeftovers(a.settings.StateDir)
 		require.NoError(t, err)
-		require.Equal(t, []Leftover{{WorkflowID: "default-test-workflow-id", Lease: in.Lease, Source: backup.Source{Image: backup.Image{Pool: "rbd", Name: "image"}}, ScratchPool: "scratch"}}, found)
+		require.Equal(t, []Leftover{leftover}, found)
 		pass(5 * time.Minute)
 		require.Empty(t, ended)
 		_, err = call{}.run(t, a.Map, in)
@@ -55,6 +61,7 @@ func TestHoldSlotEndsWithUnmap(t *testing.T) {
 			require.False(t, a.place.open())
 			synctest.Wait()
 		}
+		require.Empty(t, a.forsaken)
 	}))
 }
 
@@ -84,8 +91,10 @@ func TestHoldSlotGoesOnForAWhileWhenTheAgentStops(t *testing.T) {
 
 func TestHoldSlotEndsWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	err := holding(t, call{ctx: ctx}, func(*agent, StepInput, <-chan error) { cancel() })
+	var cancelled *agent
+	err := holding(t, call{ctx: ctx}, func(a *agent, _ StepInput, _ <-chan error) { cancelled = a; cancel() })
 	requireCancelled(t, err)
+	require.Equal(t, []Leftover{leftover}, cancelled.forsaken, "its run may have been terminated")
 }
 
 func TestHoldSlotRefusesWhenAllAreTaken(t *testing.T) {

@@ -99,7 +99,9 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 	content.describe(&request)
 	advance := func(p backup.Progress) { track.advance(content.progress(p)) }
 	var old []backup.Stored
-	if in.Lease.Attempt > 1 || activity.GetInfo(ctx).Attempt > 1 {
+	info := activity.GetInfo(ctx)
+	reset := info.WorkflowExecution.RunID != in.Lease.Run
+	if in.Lease.Attempt > 1 || info.Attempt > 1 || reset {
 		// The attempt before this one is dead: its node was given up for longer
 		// than its sandbox lives.
 		if err := n.repository.RemoveOwnStaleLock(ctx, freshProcessIDs{h.place}); err != nil {

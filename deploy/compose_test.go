@@ -67,6 +67,20 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// What is composed is what the tests run.
+func TestImagesAreOfTheVersionsThatAreTested(t *testing.T) {
+	p := project(t)
+	for service, tested := range map[string]struct{ tool, module string }{
+		"temporal":   {"temporal-server", "go.temporal.io/server"},
+		"repository": {"rest-server", "github.com/restic/rest-server"},
+	} {
+		required, err := os.ReadFile(filepath.Join("../tests/lab/tools", tested.tool, "go.mod"))
+		require.NoError(t, err)
+		_, tag, _ := strings.Cut(p.Services[service].Image, ":")
+		require.Contains(t, string(required), tested.module+" v"+tag)
+	}
+}
+
 // isOneShot reports whether another service waits for this one to end.
 func isOneShot(p *types.Project, name string) bool {
 	for _, service := range p.Services {
@@ -148,6 +162,10 @@ func TestWorkerEnvironment(t *testing.T) {
 		t.Setenv(name, *value)
 	}
 
+	// What is mounted into the container is not here.
+	for _, mounted := range []string{"CEPH_CONF", "KUBECONFIG"} {
+		t.Setenv(mounted, os.DevNull)
+	}
 	settings, err := config.FromEnvironment()
 	require.NoError(t, err)
 	require.True(t, settings.Control() && settings.Agent(), "there is one worker for both roles")

@@ -15,6 +15,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/ceph"
 	"github.com/ammonite-backup/ammonite/internal/config"
 	"github.com/ammonite-backup/ammonite/internal/mount"
+	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
 )
 
@@ -49,7 +50,7 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, "ammonite-worker", version)
 		return err
 	}
-	settings, err := config.FromEnvironment()
+	settings, repository, err := configuration()
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,19 @@ func run(args []string, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	return serve(ctx, settings, log)
+	return serve(ctx, settings, repository, log)
+}
+
+// configuration reads all settings, and names everything that is wrong with them
+// at once.
+func configuration() (settings config.Worker, repository restic.Repository, err error) {
+	settings, err = config.FromEnvironment()
+	if settings.Agent() {
+		var wrong error
+		repository, wrong = restic.FromEnvironment(os.Environ())
+		err = errors.Join(err, wrong)
+	}
+	return settings, repository, err
 }
 
 func usage(out io.Writer) error {

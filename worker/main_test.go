@@ -36,7 +36,12 @@ func TestArgumentsAreNotUnderstood(t *testing.T) {
 func TestWrongSettingsAreAllNamed(t *testing.T) {
 	t.Setenv("AMMONITE_ROLE", "boss")
 	t.Setenv("AMMONITE_SLOTS", "many")
+	t.Setenv("CEPH_CONF", "/no/such/ceph.conf")
+	t.Setenv("KUBECONFIG", "/no/such/kubeconfig")
+	t.Setenv("RESTIC_REPOSITORY", "")
+	t.Setenv("RESTIC_PASSWORD_FILE", "/no/such/password")
 	err := run(nil, &bytes.Buffer{})
-	require.ErrorContains(t, err, "AMMONITE_ROLE")
-	require.ErrorContains(t, err, "AMMONITE_SLOTS")
+	for _, variable := range []string{"AMMONITE_ROLE", "AMMONITE_SLOTS", "CEPH_CONF", "KUBECONFIG", "RESTIC_REPOSITORY", "RESTIC_PASSWORD_FILE"} {
+		require.ErrorContains(t, err, variable)
+	}
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -34,20 +37,31 @@ const (
 	teardownAllowance = time.Minute
 )
 
-// process is a running worker: what it polls, in the order in which that stops.
+// process is a running worker.
 type process struct {
-	settings config.Worker
-	log      *zap.Logger
-	temporal client.Client
-	health   *health
-	workers  []worker.Worker
-	closers  []func()
+	settings   config.Worker
+	repository restic.Repository
+	// access is the way of a node to the volumes, kubernetes and ceph that of the
+	// control role to its APIs.
+	access     func(clusterID string) (activities.Access, error)
+	kubernetes *kube.Client
+	ceph       *connections
+	log        *zap.Logger
+	temporal   client.Client
+	health     *health
+	// workers are what polls Temporal, in the order in which that stops; those of
+	// a group stop together.
+	workers [][]worker.Worker
+	closers []func()
 }
 
 // serve runs the worker until the context ends, then drains it.
-func serve(ctx context.Context, settings config.Worker, log *zap.Logger) (err error) {
-	p := &process{settings: settings, log: log, health: newHealth()}
+func serve(ctx context.Context, settings config.Worker, repository restic.Repository, log *zap.Logger) (err error) {
+	p := &process{settings: settings, repository: repository, log: log, health: newHealth()}
 	defer p.close()
+	if err := p.prepare(); err != nil {
+		return err
+	}
 	if err := p.health.listen(settings.Listen, log); err != nil {
 		return err
 	}
@@ -72,11 +86,9 @@ func serve(ctx context.Context, settings config.Worker, log *zap.Logger) (err er
 		if err := registerSearchAttributes(ctx, temporal, namespace); err != nil {
 			return err
 		}
-		if err := p.addControl(); err != nil {
-			return err
-		}
+		p.addControl()
 	}
-	for _, w := range p.workers {
+	for _, w := range slices.Concat(p.workers...) {
 		if err := w.Start(); err != nil {
 			return fmt.Errorf("starting to poll Temporal: %w", err)
 		}
@@ -88,48 +100,77 @@ func serve(ctx context.Context, settings config.Worker, log *zap.Logger) (err er
 	return nil
 }
 
-// close stops the workers, slots first: while a slot is held its steps go on.
+// prepare finds out how to reach Kubernetes, Ceph and volumes, as far as that
+// takes nobody's answer: what is wrong with it is said before anything is waited
+// for.
+func (p *process) prepare() error {
+	s := p.settings
+	known, err := knownClusters(s)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	if s.Agent() {
+		p.access, err = nodeAccess(s, known)
+		wrong = append(wrong, err)
+	}
+	if s.Control() {
+		p.kubernetes, err = kube.Connect(s.Kubeconfig, s.AnnotationPrefix)
+		wrong = append(wrong, err)
+		p.ceph, err = connect(known)
+		if wrong = append(wrong, err); err == nil {
+			p.closers = append(p.closers, p.ceph.close)
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// close stops the workers, those that hand out slots first: while a slot is held
+// its steps go on.
 func (p *process) close() {
 	p.health.stopping()
-	for _, w := range p.workers {
-		w.Stop()
-	}
+	stop(p.workers)
 	for i := len(p.closers) - 1; i >= 0; i-- {
 		p.closers[i]()
 	}
 	p.log.Info("stopped")
 }
 
+// stop stops one group of workers after the other. Each worker takes no new work
+// as soon as it is told to stop, so all of a group are told at once.
+func stop(groups [][]worker.Worker) {
+	for _, group := range groups {
+		var all sync.WaitGroup
+		for _, w := range group {
+			all.Go(w.Stop)
+		}
+		all.Wait()
+	}
+}
+
 // addAgent makes the workers of a node: two that hand out its slots and one for
 // the steps of the volumes that hold them.
 func (p *process) addAgent(ctx context.Context) error {
 	s := p.settings
-	repository, err := restic.FromEnvironment(os.Environ())
-	if err != nil {
-		return err
-	}
+	repository := p.repository
 	repository.Cache = s.CacheDir
-	known, err := knownClusters(s)
-	if err != nil {
-		return err
-	}
-	access, err := nodeAccess(s, known)
-	if err != nil {
-		return err
-	}
 	if err := p.sweep(ctx); err != nil {
 		return err
 	}
 	node := activities.NewNode(activities.Settings{
 		Node: s.Node, Slots: s.Slots, StateDir: s.StateDir, DrainTimeout: s.DrainTimeout,
 		StallTimeout: s.StallTimeout, Patience: s.Patience, InitRepository: s.InitRepository,
-	}, p.temporal, access, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
+	}, p.temporal, p.access, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
 		return sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: s.HeartbeatTimeout})
+	}, func(ctx context.Context, l activities.Leftover) error {
+		return reconcileEnded(ctx, p.temporal, s.Node, l)
 	})
+	var slots []worker.Worker
 	for _, queue := range []string{backup.SlotQueue(s.Node), backup.AnySlotQueue} {
 		w := worker.New(p.temporal, queue, worker.Options{
 			DisableWorkflowWorker: true,
-			// A worker that has handed out all slots does not poll.
+			// More would only hear that the node is busy: the two queues share its
+			// slots.
 			MaxConcurrentActivityExecutionSize: s.Slots,
 			MaxConcurrentActivityTaskPollers:   1,
 			MaxHeartbeatThrottleInterval:       heartbeatEvery,
@@ -137,7 +178,7 @@ func (p *process) addAgent(ctx context.Context) error {
 			Interceptors:                       interceptors(),
 		})
 		w.RegisterActivity(node.HoldSlot)
-		p.workers = append(p.workers, w)
+		slots = append(slots, w)
 	}
 	steps := worker.New(p.temporal, backup.NodeQueue(s.Node), worker.Options{
 		DisableWorkflowWorker:              true,
@@ -149,7 +190,7 @@ func (p *process) addAgent(ctx context.Context) error {
 	for _, step := range []any{node.Map, node.Fsck, node.Mount, node.Restic, node.Unmount, node.Unmap} {
 		steps.RegisterActivity(step)
 	}
-	p.workers = append(p.workers, steps)
+	p.workers = append(p.workers, slots, []worker.Worker{steps})
 	return nil
 }
 
@@ -180,23 +221,9 @@ func (p *process) sweep(ctx context.Context) error {
 }
 
 // addControl makes the worker for workflows and API calls.
-func (p *process) addControl() error {
-	s := p.settings
-	kubernetes, err := kube.Connect(s.Kubeconfig, s.AnnotationPrefix)
-	if err != nil {
-		return err
-	}
-	known, err := knownClusters(s)
-	if err != nil {
-		return err
-	}
-	cephs, err := connect(known)
-	if err != nil {
-		return err
-	}
-	p.closers = append(p.closers, cephs.close)
-	p.health.require("kubernetes", kubernetes.Ready)
-	p.health.require("ceph", cephs.ready)
+func (p *process) addControl() {
+	p.health.require("kubernetes", p.kubernetes.Ready)
+	p.health.require("ceph", p.ceph.ready)
 
 	w := worker.New(p.temporal, backup.ControlQueue, worker.Options{
 		MaxHeartbeatThrottleInterval: heartbeatEvery,
@@ -206,9 +233,8 @@ func (p *process) addControl() error {
 	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: kubernetes, Ceph: cephs.find, Runs: workflowRuns{p.temporal},
-		ScratchPool: s.ScratchPool, HeartbeatTimeout: s.HeartbeatTimeout,
+		Claims: p.kubernetes, Ceph: p.ceph.find, Runs: workflowRuns{p.temporal},
+		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 	}, activity.RegisterOptions{})
-	p.workers = append(p.workers, w)
-	return nil
+	p.workers = append(p.workers, []worker.Worker{w})
 }

@@ -94,15 +94,33 @@ func registerSearchAttributes(ctx context.Context, c client.Client, namespace st
 type workflowRuns struct{ client client.Client }
 
 func (r workflowRuns) Open(ctx context.Context, workflowID, runID string) (bool, error) {
-	d, err := r.client.DescribeWorkflowExecution(ctx, workflowID, runID)
-	var gone *serviceerror.NotFound
-	if errors.As(err, &gone) {
-		return false, nil
+	for {
+		d, err := r.client.DescribeWorkflowExecution(ctx, workflowID, runID)
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("asking Temporal for workflow %s: %w", workflowID, err)
+		}
+		if d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			return true, nil
+		}
+		// What was made by a run that was reset belongs to its successor.
+		runID = d.GetWorkflowExtendedInfo().GetResetRunId()
+		if runID == "" {
+			return false, nil
+		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("asking Temporal for workflow %s: %w", workflowID, err)
+}
+
+// reconcileEnded is reconcile for one lease, if its run has ended.
+func reconcileEnded(ctx context.Context, c client.Client, node string, leftover activities.Leftover) error {
+	open, err := workflowRuns{c}.Open(ctx, leftover.WorkflowID, leftover.RunID)
+	if err != nil || open {
+		return err
 	}
-	return d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+	return reconcile(ctx, c, node, []activities.Leftover{leftover})
 }
 
 // reconcile has what an earlier agent left in Ceph cleaned up. It is started

@@ -5,6 +5,7 @@ package workflows
 import (
 	"cmp"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -59,6 +60,7 @@ func BackupVolume(ctx workflow.Context, in BackupVolumeInput) (result BackupVolu
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
+	run.report.claim(in)
 
 	// Step 1. What is behind the claim?
 	if err := run.resolve(ctx); err != nil {
@@ -168,8 +170,29 @@ func (r *backupRun) cleanUp(ctx workflow.Context) {
 	ctx = workflow.WithActivityOptions(ctx, cleaning("snapshot and clones of "+r.id))
 	in := activities.CleanupInput{Run: r.id, Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool}
 	if err := workflow.ExecuteActivity(ctx, control.Cleanup, in).Get(ctx, nil); err != nil {
-		r.note(ctx, "not everything could be cleaned up yet; the sweep at the next start of the node's agent goes on with it: "+reason(err))
+		r.handOver(ctx, err)
 	}
+}
+
+// handOver lets another workflow go on with cleaning up, so that the volume can
+// be backed up again meanwhile.
+func (r *backupRun) handOver(ctx workflow.Context, why error) {
+	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID:        ReconcileRunID(r.id),
+		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
+		StaticSummary:     "what the backup of " + r.plan.Volume.Claim.String() + " left",
+	})
+	in := ReconcileInput{Ended: true, Leftovers: []activities.Leftover{{
+		WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID, RunID: workflow.GetInfo(ctx).WorkflowExecution.RunID,
+		Lease:  activities.Lease{Run: r.id, Attempt: r.result.Attempts},
+		Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool,
+	}}}
+	started := workflow.ExecuteChildWorkflow(ctx, ReconcileName, in).GetChildWorkflowExecution()
+	if err := started.Get(ctx, nil); err != nil && !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+		r.note(ctx, "not everything was cleaned up, and nothing goes on with it: "+reason(err)+"; the reason was: "+reason(why))
+		return
+	}
+	r.note(ctx, "not everything could be cleaned up yet; workflow "+ReconcileRunID(r.id)+" goes on with it: "+reason(why))
 }
 
 // old reports whether the run's snapshot is too old to try yet another node.

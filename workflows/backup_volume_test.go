@@ -2,12 +2,15 @@ package workflows_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -191,14 +194,36 @@ func TestBackupVolumeSucceedsWithoutAnnotations(t *testing.T) {
 	require.Contains(t, result.Notes[1], "the claim was deleted")
 }
 
-func TestBackupVolumeSaysWhatCouldNotBeCleanedUp(t *testing.T) {
+func TestBackupVolumeHandsOverWhatCouldNotBeCleanedUp(t *testing.T) {
 	w := newWorld(t)
 	w.expect("Cleanup", fails(backup.VolumeGone, true))
+	var child string
+	var handed workflows.ReconcileInput
+	w.env.SetOnChildWorkflowStartedListener(func(info *workflow.Info, _ workflow.Context, args converter.EncodedValues) {
+		child = info.WorkflowExecution.ID
+		require.NoError(t, args.Get(&handed))
+	})
 	w.env.ExecuteWorkflow(workflows.BackupVolume, input)
 	var result workflows.BackupVolumeResult
 	require.NoError(t, w.env.GetWorkflowResult(&result))
 	require.Equal(t, workflows.OutcomeSucceeded, result.Outcome)
-	require.Contains(t, result.Notes[0], "not everything could be cleaned up yet")
+	require.Contains(t, result.Notes[0], "not everything could be cleaned up yet; workflow "+workflows.ReconcileRunID(run)+" goes on with it")
+	require.Equal(t, workflows.ReconcileRunID(run), child)
+	require.Equal(t, workflows.ReconcileInput{Ended: true, Leftovers: []activities.Leftover{{
+		WorkflowID: "default-test-workflow-id", RunID: run, Lease: activities.Lease{Run: run, Attempt: 1},
+		Source: volume().Source, ScratchPool: "scratch",
+	}}}, handed)
+}
+
+func TestReconcileDoesNotAskAboutARunThatHandedOver(t *testing.T) {
+	w := newWorld(t)
+	w.make("snapshot " + backup.SnapshotName("closing"))
+	w.env.ExecuteWorkflow(workflows.Reconcile, workflows.ReconcileInput{Ended: true, Leftovers: []activities.Leftover{
+		{WorkflowID: "still-running", Lease: activities.Lease{Run: "closing", Attempt: 1}},
+	}})
+	require.NoError(t, w.env.GetWorkflowError())
+	require.Zero(t, w.called("RunOpen"))
+	require.Empty(t, w.leftovers())
 }
 
 func TestBackupVolumeForceReleasesANodeThatCannotTakeDown(t *testing.T) {
@@ -235,4 +260,20 @@ func TestReconcileCleansUpOnlyAfterRunsThatEnded(t *testing.T) {
 	require.NoError(t, w.env.GetWorkflowResult(&result))
 	require.Equal(t, workflows.ReconcileResult{Cleaned: 1, Running: 1}, result)
 	require.Equal(t, []string{"snapshot " + backup.SnapshotName("running")}, w.leftovers())
+}
+
+func TestReconcileGoesOnAfterALeftoverThatStays(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Cleanup", fails(backup.VolumeUnsupported, true))
+	var in workflows.ReconcileInput
+	for _, run := range []string{"one", "two", "three"} {
+		w.make("snapshot " + backup.SnapshotName(run))
+		in.Leftovers = append(in.Leftovers, activities.Leftover{WorkflowID: "backup/shop/" + run, Lease: activities.Lease{Run: run, Attempt: 1}})
+	}
+	w.env.ExecuteWorkflow(workflows.Reconcile, in)
+	left := w.leftovers()
+	require.Len(t, left, 1)
+	require.ErrorContains(t, w.env.GetWorkflowError(), strings.TrimPrefix(left[0], "snapshot "))
+	require.ErrorContains(t, w.env.GetWorkflowError(), "trouble of class VolumeUnsupported")
+	require.Equal(t, 3, w.called("Cleanup"))
 }

@@ -52,9 +52,19 @@ func note(summary string) workflow.ActivityOptions {
 // cleaning is for the removal of what a run made.
 func cleaning(summary string) workflow.ActivityOptions {
 	options := apiCall(summary)
-	// A node that is cut off or frozen can hold its clone for that long without
-	// leaving work for its next start-up sweep.
+	// A node that is cut off or frozen can hold its clone for that long before the
+	// run leaves it to a reconciliation: until it ends, the volume is not backed up
+	// again.
 	options.ScheduleToCloseTimeout = time.Hour
+	return options
+}
+
+// reconciling is cleaning that nobody waits for.
+func reconciling(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// An outage of a weekend, and a day for somebody to look.
+	options.ScheduleToCloseTimeout = 3 * 24 * time.Hour
+	options.RetryPolicy = &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 5 * time.Minute}
 	return options
 }
 

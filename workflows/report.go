@@ -48,6 +48,16 @@ func (r *report) step(name string) {
 	r.show()
 }
 
+// claim records what the run is for, so that also a run that finds nothing there
+// is found.
+func (r *report) claim(in BackupVolumeInput) {
+	r.upsert(
+		AttributeNamespace.ValueSet(in.Namespace),
+		AttributeClaim.ValueSet(in.Claim),
+		AttributeOutcome.ValueSet(OutcomeRunning),
+	)
+}
+
 // volume records what was found behind the claim.
 func (r *report) volume(v backup.Volume) {
 	r.title = fmt.Sprintf("Backup of %s: %s, %s", v.Claim, v.Kind, v.Source)
@@ -57,12 +67,7 @@ func (r *report) volume(v backup.Volume) {
 	if v.SizeBytes > 0 {
 		r.title += fmt.Sprintf(", %.1f GiB", float64(v.SizeBytes)/(1<<30))
 	}
-	r.upsert(
-		AttributeNamespace.ValueSet(v.Claim.Namespace),
-		AttributeClaim.ValueSet(v.Claim.Name),
-		AttributeKind.ValueSet(string(v.Kind)),
-		AttributeOutcome.ValueSet(OutcomeRunning),
-	)
+	r.upsert(AttributeKind.ValueSet(string(v.Kind)))
 }
 
 // node records where the attempt runs.

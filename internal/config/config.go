@@ -4,6 +4,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -59,8 +60,11 @@ func FromEnvironment() (Worker, error) {
 	for {
 		err := envconfig.Process("", &w)
 		var parse *envconfig.ParseError
-		if !errors.As(err, &parse) {
+		if err == nil {
 			break
+		}
+		if !errors.As(err, &parse) {
+			return w, fmt.Errorf("reading the environment: %w", err)
 		}
 		wrong = append(wrong, fmt.Sprintf("%s=%q: not a %s", parse.KeyName, parse.Value, kindOf(parse.TypeName)))
 		// envconfig stops at the first wrong value; without it, it finds the
@@ -118,11 +122,32 @@ func (w Worker) problems() []string {
 	check(w.Patience >= 0, "AMMONITE_PATIENCE=%s: cannot be negative", w.Patience)
 	check(w.HeartbeatTimeout >= 3*time.Second, "AMMONITE_HEARTBEAT_TIMEOUT=%s: give at least 3s", w.HeartbeatTimeout)
 	check(strings.HasSuffix(w.AnnotationPrefix, "/") && len(w.AnnotationPrefix) > 1, "AMMONITE_ANNOTATION_PREFIX=%q: give a DNS name and a slash", w.AnnotationPrefix)
+	if w.CephClusters == "" {
+		check(readable(w.CephConf) == nil, "CEPH_CONF=%q: %v", w.CephConf, readable(w.CephConf))
+	} else {
+		check(readable(w.CephClusters) == nil, "AMMONITE_CEPH_CLUSTERS=%q: %v", w.CephClusters, readable(w.CephClusters))
+	}
+	if w.Control() && w.Kubeconfig != "" {
+		check(readable(w.Kubeconfig) == nil, "KUBECONFIG=%q: %v", w.Kubeconfig, readable(w.Kubeconfig))
+	}
 	check(w.CephUser != "" && !strings.HasPrefix(w.CephUser, "client."), "AMMONITE_CEPH_USER=%q: give the name without 'client.'", w.CephUser)
 	check(w.CephClusters == "" || strings.HasPrefix(w.CephClusters, "/"), "AMMONITE_CEPH_CLUSTERS=%q: give an absolute path", w.CephClusters)
 	check(oneOf(w.LogLevel, "debug", "info", "warn", "error"), "AMMONITE_LOG_LEVEL=%q: give debug, info, warn or error", w.LogLevel)
 	check(oneOf(w.LogFormat, "json", "console"), "AMMONITE_LOG_FORMAT=%q: give json or console", w.LogFormat)
 	return wrong
+}
+
+// readable returns why the file or directory cannot be read.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err == nil {
+		return f.Close()
+	}
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err // the path is named already
+	}
+	return err
 }
 
 // kindOf says in words what Go calls a type.

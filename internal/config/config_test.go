@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -22,6 +23,11 @@ func only(t *testing.T, settings map[string]string) {
 	}
 	for key, value := range settings {
 		t.Setenv(key, value)
+	}
+	if _, set := settings["CEPH_CONF"]; !set {
+		conf := filepath.Join(t.TempDir(), "ceph.conf")
+		require.NoError(t, os.WriteFile(conf, nil, 0o600))
+		t.Setenv("CEPH_CONF", conf)
 	}
 }
 
@@ -58,6 +64,7 @@ func TestOneMessageNamesEveryWrongVariable(t *testing.T) {
 		"AMMONITE_INIT_REPOSITORY": "perhaps", "AMMONITE_CEPH_USER": "client.admin",
 		"AMMONITE_LOG_LEVEL": "loud", "AMMONITE_LOG_FORMAT": "verse",
 	}
+	wrong["CEPH_CONF"], wrong["KUBECONFIG"] = "/no/such/ceph.conf", "/no/such/kubeconfig"
 	only(t, wrong)
 	_, err := config.FromEnvironment()
 	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
@@ -66,6 +73,15 @@ func TestOneMessageNamesEveryWrongVariable(t *testing.T) {
 		require.ErrorContains(t, err, value)
 	}
 	require.ErrorContains(t, err, "ammonite-worker --help")
+}
+
+func TestFilesAreOnlyAskedForWhereTheyAreUsed(t *testing.T) {
+	only(t, map[string]string{"AMMONITE_ROLE": "node", "KUBECONFIG": "/no/such/file", "CEPH_CONF": "/no/such/file", "AMMONITE_CEPH_CLUSTERS": t.TempDir()})
+	_, err := config.FromEnvironment()
+	require.NoError(t, err)
+	t.Setenv("AMMONITE_CEPH_CLUSTERS", "/no/such/directory")
+	_, err = config.FromEnvironment()
+	require.ErrorContains(t, err, `AMMONITE_CEPH_CLUSTERS="/no/such/directory": no such file or directory`)
 }
 
 func TestUsageDescribesEveryVariable(t *testing.T) {

@@ -1,6 +1,7 @@
 package restic
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -31,7 +32,7 @@ const shortestSecret = 4
 // (its manual lists them under "Environment variables"), chosen from environ,
 // which has the form of os.Environ. RESTIC_CACHE_DIR becomes the Cache.
 //
-// It is an InvalidInput failure, which names the variable, if no repository or
+// It is an InvalidInput failure, which names each variable, if no repository or
 // no source of its password is given, or a file that is named cannot be read.
 func FromEnvironment(environ []string) (Repository, error) {
 	var r Repository
@@ -53,12 +54,12 @@ func FromEnvironment(environ []string) (Repository, error) {
 	r.Cache = values["RESTIC_CACHE_DIR"]
 
 	address, err := address(values)
-	if err != nil {
+	if err := errors.Join(err, checkPassword(values)); err != nil {
 		return Repository{}, err
 	}
 	r.Secrets = append(r.Secrets, credentials(address)...)
 	r.Secrets = slices.DeleteFunc(r.Secrets, func(s string) bool { return len(s) < shortestSecret })
-	return r, checkPassword(values)
+	return r, nil
 }
 
 func isUnderstood(key string) bool {

@@ -44,6 +44,7 @@ func TestFromEnvironmentNamesWhatIsMissing(t *testing.T) {
 		message string
 	}{
 		"nothing":             {nil, "RESTIC_REPOSITORY is not set"},
+		"nothing at all":      {nil, "RESTIC_PASSWORD_FILE is not set"},
 		"empty":               {[]string{"RESTIC_REPOSITORY="}, "RESTIC_REPOSITORY is not set"},
 		"two addresses":       {[]string{"RESTIC_REPOSITORY=/r", "RESTIC_REPOSITORY_FILE=/f"}, "RESTIC_REPOSITORY and RESTIC_REPOSITORY_FILE are both set"},
 		"no address file":     {[]string{"RESTIC_REPOSITORY_FILE=/nowhere"}, "RESTIC_REPOSITORY_FILE cannot be read"},
