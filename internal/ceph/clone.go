@@ -332,7 +332,7 @@ func (c *Cluster) EnsureCloneAbsent(ctx context.Context, clone backup.Image) err
 		return err
 	}
 	return change(ctx, c, func(conn *rados.Conn) error {
-		err := inPool(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
+		err := inPoolToRemove(conn, clone.Pool, clone.Namespace, func(scratch *rados.IOContext) error {
 			if _, _, err := c.settle(ctx, scratch, clone); err != nil {
 				return err
 			}
@@ -352,7 +352,7 @@ func removeClone(ctx context.Context, scratch *rados.IOContext, clone backup.Ima
 	err := rbd.RemoveImage(scratch, clone.Name)
 	switch {
 	case missing(err):
-		return nil
+		return checkRemoved(scratch, clone)
 	case errno(err) == syscall.EBUSY:
 		return stillOpen(scratch, clone, err)
 	case errno(err) == syscall.ESTALE:
@@ -360,6 +360,20 @@ func removeClone(ctx context.Context, scratch *rados.IOContext, clone backup.Ima
 			"It is tried again.", err)
 	}
 	return err
+}
+
+// checkRemoved looks for the name of a clone that librbd did not find: it says the
+// same of one that it could not move to the trash before removing it, because the
+// pool is full or did not answer.
+func checkRemoved(scratch *rados.IOContext, clone backup.Image) error {
+	_, err := scratch.Stat("rbd_id." + clone.Name)
+	switch {
+	case missing(err):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("clone %s is still there: librbd could not move it to the trash, as in a full pool; look at `ceph df`", clone)
 }
 
 // stillOpen says who keeps the clone open.

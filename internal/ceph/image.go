@@ -16,6 +16,17 @@ func inPool(conn *rados.Conn, pool, namespace string, f func(*rados.IOContext) e
 	return f(ioctx)
 }
 
+// inPoolToRemove is inPool for what frees space. In a full pool Ceph does that at
+// once or refuses it, where it would keep other writers waiting.
+func inPoolToRemove(conn *rados.Conn, pool, namespace string, f func(*rados.IOContext) error) error {
+	return inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
+		if err := ioctx.SetPoolFullTry(); err != nil {
+			return err
+		}
+		return f(ioctx)
+	})
+}
+
 // access is how an image is opened: by name or, in the trash, by ID; for writing
 // or not. An image opened read-only has no watcher.
 type access struct {

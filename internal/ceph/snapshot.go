@@ -110,7 +110,7 @@ func (c *Cluster) EnsureSnapshotAbsent(ctx context.Context, source backup.Source
 
 func (c *Cluster) ensureImageSnapshotAbsent(ctx context.Context, image backup.Image, name string) error {
 	return change(ctx, c, func(conn *rados.Conn) error {
-		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
+		err := inPoolToRemove(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
 			found, err := removeSnapshot(ctx, conn, pool, image.Name, name, reading, writing)
 			if err != nil || found {
 				return err
