@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/qcow2"
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 	"github.com/google/uuid"
@@ -236,6 +238,9 @@ var sources = map[string]struct {
 		rbdCommand(t, "flatten", image.String())
 		return image, snapshot
 	}},
+	"clone whose parent is in the trash": {most: 12 * mib, make: func(t *testing.T, s *site) (backup.Image, string) {
+		return s.childOfTheTrash(t)
+	}},
 	"clone of a clone": {most: 40 * mib, make: func(t *testing.T, s *site) (backup.Image, string) {
 		parent, snapshot := s.changedClone(t, allFeatures, allFeatures)
 		child := s.childOf(t, parent, snapshot, allFeatures)
@@ -245,6 +250,19 @@ var sources = map[string]struct {
 		})
 		return child, s.take(t, child, "s")
 	}},
+}
+
+// childOfTheTrash makes a clone whose parent was deleted, with its snapshot: Ceph
+// keeps both for the clone's sake, where nobody sees them.
+func (s *site) childOfTheTrash(t *testing.T) (backup.Image, string) {
+	t.Helper()
+	parent := s.imageWith(t, 32*mib)
+	s.change(t, parent, func(i *rbd.Image) { write(t, i, [2]int64{0, 6 * mib}) })
+	child := s.childOf(t, parent, s.take(t, parent, "golden"), allFeatures)
+	s.change(t, child, func(i *rbd.Image) { write(t, i, [2]int64{mib, kib}, [2]int64{20 * mib, kib}) })
+	rbdCommand(t, "snap", "rm", parent.String()+"@golden")
+	rbdCommand(t, "trash", "mv", parent.String())
+	return child, s.take(t, child, "s")
 }
 
 // changedClone makes a clone in which some of the parent's data are overwritten,
@@ -317,16 +335,47 @@ func TestSnapshotIsReadAsRbdExportsIt(t *testing.T) {
 			got, data := contents(t, r)
 			require.True(t, bytes.Equal(want, got), "first difference at %d", difference(want, got))
 			require.LessOrEqual(t, data, source.most)
+			requireQCOW2(t, r, want)
 			require.NoError(t, r.CheckPresent(t.Context()))
 		})
 	}
 }
 
+// requireQCOW2 writes the snapshot as a QCOW2 file and has qemu compare that with
+// what it should hold.
+func requireQCOW2(t *testing.T, r *SnapshotReader, want []byte) {
+	t.Helper()
+	layout, err := qcow2.NewLayout(r.Size())
+	require.NoError(t, err)
+	require.NoError(t, r.Extents(t.Context(), layout.Add))
+	dir := t.TempDir()
+	raw, disk := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "disk.qcow2")
+	require.NoError(t, os.WriteFile(raw, want, 0o600))
+	file, err := os.Create(disk)
+	require.NoError(t, err)
+	defer file.Close()
+	written, err := qcow2.Write(t.Context(), file, layout, r, qcow2.Options{})
+	require.NoError(t, err)
+	require.EqualValues(t, layout.StreamSize(), written)
+	for _, args := range [][]string{
+		{"check", "-f", "qcow2", disk},
+		{"compare", "-f", "raw", "-F", "qcow2", raw, disk},
+	} {
+		out, err := exec.Command("qemu-img", args...).CombinedOutput()
+		require.NoError(t, err, "qemu-img %q: %s", args, out)
+	}
+}
+
+// difference returns where a and b begin to differ, which is the end of the
+// shorter one if the other only goes on, or -1 if they are the same.
 func difference(a, b []byte) int {
-	for n := range a {
+	for n := range min(len(a), len(b)) {
 		if a[n] != b[n] {
 			return n
 		}
+	}
+	if len(a) != len(b) {
+		return min(len(a), len(b))
 	}
 	return -1
 }

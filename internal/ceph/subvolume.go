@@ -9,10 +9,6 @@ import (
 	"github.com/ceph/go-ceph/rados"
 )
 
-// mostSnapshots is how many snapshots of a directory the kernel's CephFS client
-// can write below.
-const mostSnapshots = 400
-
 // ensureSubvolumeSnapshot is EnsureSnapshot for a subvolume. Of a shallow volume
 // it returns the snapshot that the volume is, and makes none.
 func (c *Cluster) ensureSubvolumeSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error) {
@@ -79,11 +75,7 @@ func (m manager) checkSnapshotting(s backup.Subvolume) error {
 	if err != nil {
 		return err
 	}
-	if len(snapshots) >= mostSnapshots {
-		return tooManySnapshots(fmt.Sprintf("subvolume %s has %d snapshots, and clients in the kernel cannot write with more than %d",
-			s, len(snapshots), mostSnapshots), nil)
-	}
-	return nil
+	return m.snapshotLimit().check(s, len(snapshots))
 }
 
 // ensureSubvolumeSnapshotAbsent is EnsureSnapshotAbsent for a subvolume. With the

@@ -30,8 +30,8 @@ func explainSubvolume(doing string, err error) error {
 		return tooManySnapshots(doing, err)
 	case syscall.EPERM, syscall.EACCES:
 		return fmt.Errorf("%s: %w. The Ceph user lacks a capability: the control worker needs `mon 'allow r'`, and of `mgr` "+
-			"`allow module volumes r` and `allow command 'COMMAND'` for fs subvolume getpath, fs subvolume snapshot create, fs subvolume snapshot rm and pg dump. "+
-			"Grant it with `ceph auth caps`", doing, err)
+			"`allow module volumes r` and `allow command 'COMMAND'` for fs subvolume getpath, fs subvolume snapshot create, fs subvolume snapshot rm and pg dump, "+
+			"and of `osd` `allow r namespace=csi tag cephfs metadata=FILESYSTEM` for ceph-csi's journal. Grant it with `ceph auth caps`", doing, err)
 	case syscall.ETIMEDOUT:
 		return fmt.Errorf("%s: %w. Ceph's manager or the file system's metadata server did not answer; look at `ceph status`", doing, err)
 	case syscall.ENOSPC, syscall.EDQUOT:
@@ -41,8 +41,8 @@ func explainSubvolume(doing string, err error) error {
 	}
 }
 
+// tooManySnapshots is the failure where Ceph itself refuses one more snapshot.
 func tooManySnapshots(what string, cause error) error {
 	return backup.Fail(backup.VolumeUnsupported, what,
-		"The subvolume has as many snapshots as a directory may have. Remove old ones (`ceph fs subvolume snapshot ls` lists them), "+
-			"or raise the limit with `ceph config set mds mds_max_snaps_per_dir`.", cause)
+		"The subvolume has as many snapshots as a directory may have. "+removeOld+raiseLimit, cause)
 }

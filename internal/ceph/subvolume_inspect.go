@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ceph/go-ceph/cephfs/admin"
@@ -18,17 +19,21 @@ import (
 func (c *Cluster) inspectSubvolume(ctx context.Context, v backup.Volume) (backup.Volume, error) {
 	return read(ctx, c, func(conn *rados.Conn) (backup.Volume, error) {
 		found := v
+		found.Notes = slices.Clone(v.Notes)
 		err := c.inManager(ctx, func(m manager) error {
 			s, err := c.locate(m, v.Subvolume, v.Handle)
 			if err != nil {
 				return err
 			}
 			found.Subvolume = s
-			if v.Handle != nil {
-				if err := c.lookUp(conn, m, &found); err != nil {
-					return err
-				}
+			if v.Handle == nil {
+				err = c.lookUpEncryption(conn, m, &found)
+			} else {
+				err = c.lookUp(conn, m, &found)
 				found.Handle = nil
+			}
+			if err != nil {
+				return err
 			}
 			return explainSubvolume("looking for subvolume "+found.Subvolume.String(), m.inspect(&found))
 		})
@@ -69,5 +74,12 @@ func (m manager) inspect(v *backup.Volume) error {
 			fmt.Sprintf("It was removed and made again: its data are at %s and not at %s.", info.Path, s.Path), nil)
 	}
 	s.Path = cmp.Or(s.Path, info.Path)
+	snapshots, err := m.ListSubVolumeSnapshots(s.Filesystem, groupOf(*s), s.Name)
+	if err != nil {
+		return err
+	}
+	if note := m.snapshotLimit().note(*s, len(snapshots)); note != "" {
+		v.Notes = append(v.Notes, note)
+	}
 	return nil
 }

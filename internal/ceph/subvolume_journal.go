@@ -10,6 +10,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ceph/go-ceph/cephfs/admin"
 	"github.com/ceph/go-ceph/rados"
+	"github.com/google/uuid"
 )
 
 // journalNamespace is where ceph-csi keeps its journal of subvolumes, in the
@@ -27,26 +28,78 @@ const (
 // lookUp finds the subvolume, and the snapshot of a shallow volume, by the
 // volume's handle.
 func (c *Cluster) lookUp(conn *rados.Conn, m manager, v *backup.Volume) error {
-	filesystems, err := m.ListFileSystems()
+	j, err := c.journalOf(m, v.Subvolume.Filesystem)
 	if err != nil {
-		return explainSubvolume("listing the CephFS file systems", err)
+		return err
 	}
-	at := slices.IndexFunc(filesystems, func(f admin.FSPoolInfo) bool { return f.Name == v.Subvolume.Filesystem })
-	if at < 0 {
-		return backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no CephFS file system %s", v.Subvolume.Filesystem),
-			"`ceph fs ls` lists them.", nil)
-	}
-	namespace := cmp.Or(c.cfg.JournalNamespace, journalNamespace)
-	err = inPool(conn, filesystems[at].MetadataPool, namespace, func(pool *rados.IOContext) error {
-		return readJournal(*v.Handle, v, func(object string) (map[string]string, error) {
-			return omapOf(pool, object)
-		})
+	err = j.read(conn, func(omap func(object string) (map[string]string, error)) error {
+		return readJournal(*v.Handle, v, omap)
 	})
 	if missing(err) {
 		return backup.Fail(backup.VolumeGone, "ceph-csi's journal in Ceph does not know the volume "+v.Handle.UUID,
-			fmt.Sprintf("Look for it with `rados -p %s -N %s ls`.", filesystems[at].MetadataPool, namespace), err)
+			fmt.Sprintf("Look for it with `rados -p %s -N %s ls`.", j.pool, j.namespace), err)
 	}
 	return explainSubvolume("reading ceph-csi's journal", err)
+}
+
+// lookUpEncryption asks the journal whether ceph-csi encrypted the subvolume. A
+// PersistentVolume that a person wrote for it need not say so.
+func (c *Cluster) lookUpEncryption(conn *rados.Conn, m manager, v *backup.Volume) error {
+	id, ok := uuidOf(v.Subvolume.Name)
+	if !ok || v.Encryption != backup.Unencrypted {
+		return nil
+	}
+	j, err := c.journalOf(m, v.Subvolume.Filesystem)
+	if err != nil {
+		return err
+	}
+	err = j.read(conn, func(omap func(object string) (map[string]string, error)) error {
+		entry, err := omap("csi.volume." + id)
+		if entry[journalEncryption] != "" {
+			v.Encryption = backup.FSCrypt
+		}
+		return err
+	})
+	if missing(err) {
+		return nil // somebody else made the subvolume
+	}
+	return explainSubvolume("reading ceph-csi's journal", err)
+}
+
+// uuidOf returns the UUID that ceph-csi ends the names of its subvolumes in, and
+// knows them by. What comes before it is configurable.
+func uuidOf(subvolume string) (id string, ok bool) {
+	const length = 36
+	if len(subvolume) < length {
+		return "", false
+	}
+	id = subvolume[len(subvolume)-length:]
+	_, err := uuid.Parse(id)
+	return id, err == nil
+}
+
+// journal is where a journal lies.
+type journal struct{ pool, namespace string }
+
+// journalOf returns a VolumeGone failure if there is no such file system.
+func (c *Cluster) journalOf(m manager, filesystem string) (journal, error) {
+	filesystems, err := m.ListFileSystems()
+	if err != nil {
+		return journal{}, explainSubvolume("listing the CephFS file systems", err)
+	}
+	at := slices.IndexFunc(filesystems, func(f admin.FSPoolInfo) bool { return f.Name == filesystem })
+	if at < 0 {
+		return journal{}, backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no CephFS file system %s", filesystem),
+			"`ceph fs ls` lists them.", nil)
+	}
+	return journal{filesystems[at].MetadataPool, cmp.Or(c.cfg.JournalNamespace, journalNamespace)}, nil
+}
+
+// read runs f, which omap gives the journal's objects.
+func (j journal) read(conn *rados.Conn, f func(omap func(object string) (map[string]string, error)) error) error {
+	return inPool(conn, j.pool, j.namespace, func(pool *rados.IOContext) error {
+		return f(func(object string) (map[string]string, error) { return omapOf(pool, object) })
+	})
 }
 
 // readJournal fills in what the journal knows; omap returns one of its objects.

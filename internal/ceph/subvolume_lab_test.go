@@ -5,6 +5,7 @@ package ceph
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -121,19 +122,23 @@ func TestASubvolumeIsKeptForItsSnapshotsOnly(t *testing.T) {
 	again, err := s.EnsureSnapshot(t.Context(), source, name)
 	require.NoError(t, err, "it is still there to be read")
 	// Ceph notes the time twice, and when data are removed it shows the other one.
-	require.WithinDuration(t, first.Time, again.Time, 100*time.Millisecond)
+	require.WithinDuration(t, first.Time, again.Time, 10*time.Second)
 	_, err = s.EnsureSnapshot(t.Context(), source, backup.SnapshotName(uuid.NewString()))
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
 	_, err = s.inspectSubvolume(t.Context(), backup.Volume{Source: source})
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
 	require.ErrorContains(t, err, "removed but for its snapshots")
+	shallow := source
+	shallow.Subvolume.Snapshot = name
+	_, err = s.inspectSubvolume(t.Context(), backup.Volume{Source: shallow})
+	require.NoError(t, err, "a shallow volume of the snapshot has not lost anything")
 
 	// Ceph removes the subvolume with its last snapshot.
 	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), source, name))
 	require.Eventually(t, func() bool {
 		_, err = fsa.SubVolumeInfo(filesystem, testGroup, source.Subvolume.Name)
 		return missing(err)
-	}, 30*time.Second, 200*time.Millisecond)
+	}, 2*time.Minute, 200*time.Millisecond)
 	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), source, name), "again")
 }
 
@@ -161,7 +166,7 @@ func TestASnapshotThatIsBeingClonedStays(t *testing.T) {
 	_, err := s.EnsureSnapshot(t.Context(), source, name)
 	require.NoError(t, err)
 	// Long enough to be seen, in managers that know the option.
-	command(t, s.others, map[string]any{"prefix": "config set", "who": "mgr", "name": "mgr/volumes/snapshot_clone_delay", "value": "5"})
+	command(t, s.others, map[string]any{"prefix": "config set", "who": "mgr", "name": "mgr/volumes/snapshot_clone_delay", "value": "30"})
 	t.Cleanup(func() {
 		command(t, s.others, map[string]any{"prefix": "config rm", "who": "mgr", "name": "mgr/volumes/snapshot_clone_delay"})
 	})
@@ -178,30 +183,64 @@ func TestASnapshotThatIsBeingClonedStays(t *testing.T) {
 	require.Equal(t, backup.NotReadyYet, backup.ClassOf(err), "%v", err)
 	require.Eventually(t, func() bool {
 		return s.EnsureSnapshotAbsent(t.Context(), source, name) == nil
-	}, time.Minute, time.Second)
+	}, 3*time.Minute, time.Second)
 }
 
+// limitSnapshots limits the snapshots of a directory for all metadata servers or
+// for one of them, which the monitors do not take for the limit of all.
+func (s *site) limitSnapshots(t *testing.T, who string, limit int) {
+	t.Helper()
+	command(t, s.others, map[string]any{"prefix": "config set", "who": who, "name": "mds_max_snaps_per_dir", "value": strconv.Itoa(limit)})
+	t.Cleanup(func() {
+		command(t, s.others, map[string]any{"prefix": "config rm", "who": who, "name": "mds_max_snaps_per_dir"})
+	})
+}
+
+// One test after the other: a limit of one metadata server goes before that of
+// all. Both are higher than the number of snapshots of any other subvolume here.
 func TestAFullDirectoryOfSnapshotsIsRefused(t *testing.T) {
 	s := newSite(t)
 	fsa, source := s.makeSubvolume(t)
-	// More than any other test makes of one subvolume.
-	const limit = 8
-	command(t, s.others, map[string]any{"prefix": "config set", "who": "mds", "name": "mds_max_snaps_per_dir", "value": fmt.Sprint(limit)})
-	t.Cleanup(func() {
-		command(t, s.others, map[string]any{"prefix": "config rm", "who": "mds", "name": "mds_max_snaps_per_dir"})
+	control := s.control(t)
+	for n := range 3 {
+		require.NoError(t, fsa.CreateSubVolumeSnapshot(filesystem, testGroup, source.Subvolume.Name, "csi-snap-"+strconv.Itoa(n)))
+	}
+	v, err := control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+	require.NoError(t, err)
+	require.Empty(t, v.Notes)
+
+	t.Run("before Ceph is asked for it", func(t *testing.T) {
+		const limit = 8
+		s.limitSnapshots(t, "mds", limit)
+		v, err := control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+		require.NoError(t, err)
+		require.Len(t, v.Notes, 1)
+		require.Contains(t, v.Notes[0], "has 3 snapshots, and may have 8")
+		requireFull(t, control, source, limit, "snapshots, and may have 8")
+		got, err := fsa.ListSubVolumeSnapshots(filesystem, testGroup, source.Subvolume.Name)
+		require.NoError(t, err)
+		require.Len(t, got, limit)
 	})
+	t.Run("by the metadata server", func(t *testing.T) {
+		const limit = 12
+		s.limitSnapshots(t, "mds.a", limit)
+		requireFull(t, control, source, limit, "as many snapshots as a directory may have")
+	})
+}
+
+// requireFull makes snapshots until there are as many as there may be.
+func requireFull(t *testing.T, control *Cluster, source backup.Source, limit int, says string) {
+	t.Helper()
 	var err error
-	// The metadata server may hear of its new limit a little later.
+	// The metadata server may hear of its limit a little later.
 	for range 3 * limit {
-		if _, err = s.EnsureSnapshot(t.Context(), source, backup.SnapshotName(uuid.NewString())); err != nil {
+		if _, err = control.EnsureSnapshot(t.Context(), source, backup.SnapshotName(uuid.NewString())); err != nil {
 			break
 		}
 	}
 	require.Equal(t, backup.VolumeUnsupported, backup.ClassOf(err), "%v", err)
+	require.ErrorContains(t, err, says)
 	require.ErrorContains(t, err, "Remove old ones")
-	got, err := fsa.ListSubVolumeSnapshots(filesystem, testGroup, source.Subvolume.Name)
-	require.NoError(t, err)
-	require.GreaterOrEqual(t, len(got), limit)
 }
 
 func TestInspectSubvolume(t *testing.T) {
@@ -267,6 +306,47 @@ func TestInspectFindsSubvolumesThroughTheJournal(t *testing.T) {
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err), "%v", err)
 }
 
+// The PersistentVolume of a person names the subvolume and nothing else.
+func TestJournalKnowsASubvolumeThatIsEncrypted(t *testing.T) {
+	s := newSite(t)
+	control := s.control(t)
+	for name, test := range map[string]struct {
+		entry map[string]string
+		want  backup.Encryption
+	}{
+		"encrypted":     {map[string]string{"csi.imagename": "x", "csi.volume.encryptKMS": "vault", "csi.volume.encryptionType": "file"}, backup.FSCrypt},
+		"not encrypted": {map[string]string{"csi.imagename": "x"}, backup.Unencrypted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsa, source := s.makeSubvolume(t)
+			v, err := control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+			require.NoError(t, err)
+			require.Equal(t, backup.Unencrypted, v.Encryption, "the journal does not know it yet")
+
+			id, ok := uuidOf(source.Subvolume.Name)
+			require.True(t, ok)
+			s.writeJournal(t, fsa, map[string]map[string]string{"csi.volume." + id: test.entry})
+			v, err = control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+			require.NoError(t, err)
+			require.Equal(t, test.want, v.Encryption)
+
+			blind := s.connectAs(t, "allow r", "allow r pool="+s.source, "mgr", "allow module volumes r")
+			_, err = blind.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+			require.ErrorContains(t, err, "ceph-csi's journal. Grant it", "it might be encrypted")
+			require.Empty(t, backup.ClassOf(err), "retried, since it can be granted")
+		})
+	}
+}
+
+// control is a cluster as a control worker sees it.
+func (s *site) control(t *testing.T) *Cluster {
+	t.Helper()
+	c, err := Connect(Config{Conf: os.Getenv("CEPH_CONF"), User: "ammonite-control"})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
 // writeJournal writes objects as ceph-csi does.
 func (s *site) writeJournal(t *testing.T, fsa *admin.FSAdmin, objects map[string]map[string]string) {
 	t.Helper()
@@ -288,10 +368,8 @@ func (s *site) writeJournal(t *testing.T, fsa *admin.FSAdmin, objects map[string
 func TestTheControlUserMaySnapshotSubvolumes(t *testing.T) {
 	s := newSite(t)
 	_, source := s.makeSubvolume(t)
-	control, err := Connect(Config{Conf: os.Getenv("CEPH_CONF"), User: "ammonite-control"})
-	require.NoError(t, err)
-	t.Cleanup(control.Close)
-	_, err = control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
+	control := s.control(t)
+	_, err := control.inspectSubvolume(t.Context(), backup.Volume{Source: source})
 	require.NoError(t, err)
 	name := backup.SnapshotName(uuid.NewString())
 	snapshot, err := control.EnsureSnapshot(t.Context(), source, name)

@@ -1,6 +1,7 @@
 package ceph
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 
@@ -32,6 +33,57 @@ func TestExplainSubvolume(t *testing.T) {
 		})
 	}
 	require.NoError(t, explainSubvolume("nothing", nil))
+}
+
+func TestSnapshotLimit(t *testing.T) {
+	for answer, want := range map[string]snapshotLimit{
+		"100\n": 100, "\"7\"\n": 7, "0\n": 0, "400\n": 400, "4096\n": kernelSnapshots, // the highest that Ceph takes
+		"": kernelSnapshots, "-1\n": kernelSnapshots, "many": kernelSnapshots,
+	} {
+		require.Equal(t, want, limitOf([]byte(answer)), "%q", answer)
+	}
+	s := backup.Subvolume{Filesystem: "cephfs", Group: "csi", Name: "csi-vol-1"}
+	for name, test := range map[string]struct {
+		limit, have   int
+		refused, note bool
+	}{
+		"none":              {limit: 100, have: 0},
+		"some":              {limit: 100, have: 89},
+		"few are left":      {limit: 100, have: 90, note: true},
+		"one is left":       {limit: 100, have: 99, note: true},
+		"full":              {limit: 100, have: 100, refused: true, note: true},
+		"lowered meanwhile": {limit: 5, have: 100, refused: true, note: true},
+		"none may be":       {limit: 0, have: 0, refused: true, note: true},
+		"clients bear it":   {limit: kernelSnapshots, have: kernelSnapshots - 1, note: true},
+		"clients do not":    {limit: kernelSnapshots, have: kernelSnapshots, refused: true, note: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit := snapshotLimit(test.limit)
+			require.Equal(t, test.note, limit.note(s, test.have) != "")
+			err := limit.check(s, test.have)
+			if !test.refused {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, backup.VolumeUnsupported, backup.ClassOf(err))
+			require.ErrorContains(t, err, s.String())
+			require.ErrorContains(t, err, "ceph fs subvolume snapshot ls")
+			// A higher limit would only let clients fail.
+			require.Equal(t, limit < kernelSnapshots, strings.Contains(err.Error(), "mds_max_snaps_per_dir"))
+		})
+	}
+}
+
+func TestUUIDOf(t *testing.T) {
+	for _, name := range []string{"csi-vol-" + journalUUID, "tenant-a-" + journalUUID, journalUUID} {
+		id, ok := uuidOf(name)
+		require.True(t, ok, name)
+		require.Equal(t, journalUUID, id)
+	}
+	for _, name := range []string{"", "shared", "csi-vol-" + journalUUID + "-clone", "csi-vol-" + journalUUID[1:], "csi-vol-0123456789abcdef0123456789abcdef0123"} {
+		_, ok := uuidOf(name)
+		require.False(t, ok, name)
+	}
 }
 
 const journalUUID, snapshotUUID = "0b5ff1d2-6a1b-4c3d-8e9f-001122334455", "7c4f8a10-0000-11ee-be56-0242ac120002"

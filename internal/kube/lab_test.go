@@ -91,10 +91,11 @@ func (s *site) volume(t *testing.T, claim string) backup.Volume {
 	})
 	// The lab's controller binds them.
 	var v backup.Volume
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		var err error
 		v, err = s.Volume(t.Context(), backup.Claim{Namespace: s.namespace, Name: claim})
-		return err == nil
-	}, 20*time.Second, 100*time.Millisecond, "%v", err)
+		assert.NoError(c, err)
+	}, time.Minute, 100*time.Millisecond)
 	return v
 }
 
@@ -119,7 +120,7 @@ func (s *site) remove(t *testing.T, claim string) {
 	require.Eventually(t, func() bool {
 		_, err := s.claims().Get(t.Context(), claim, metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
-	}, 20*time.Second, 100*time.Millisecond)
+	}, time.Minute, 100*time.Millisecond)
 }
 
 func (s *site) annotations(t *testing.T, claim string) map[string]string {
@@ -293,7 +294,7 @@ func TestPermissions(t *testing.T) {
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		_, err := some.Volume(context.Background(), v.Claim)
 		assert.NoError(t, err)
-	}, 10*time.Second, 50*time.Millisecond)
+	}, time.Minute, 50*time.Millisecond)
 	require.NoError(t, some.MarkStarted(t.Context(), v, now))
 	marked, reason, err := some.MarkBackedUp(t.Context(), v, now, now)
 	require.NoError(t, err)
