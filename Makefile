@@ -107,7 +107,7 @@ test-lab: lab-tools ## Test the lab itself
 test-integration: bin/lab lab-tools ## Test what speaks to Ceph and Kubernetes, on a lab of its own
 	@bin/lab up --dir '$(INTEGRATION_LAB)'
 	@trap "bin/lab down --dir '$(INTEGRATION_LAB)'" EXIT; . '$(INTEGRATION_LAB)/env'; \
-	go test -tags '$(CEPH_TAG),lab' -count=1 -timeout 10m ./internal/ceph ./internal/clusters ./internal/kube ./internal/mount ./worker
+	go test -tags '$(CEPH_TAG),lab' -count=1 -timeout 20m ./internal/ceph ./internal/clusters ./internal/kube ./internal/mount ./worker
 
 INTEGRATION_LAB := $(LAB_DIR)/tests/integration
 

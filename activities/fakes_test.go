@@ -128,6 +128,13 @@ func requireCancelled(t *testing.T, err error) {
 	require.Equal(t, "", strings.TrimPrefix(failure.Type(), "errorString"), "it has no class")
 }
 
+// inUse is how many volumes the node works on.
+func (s *slots) inUse() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held)
+}
+
 // fakeWorkflow receives signals.
 type fakeWorkflow struct {
 	mu      sync.Mutex

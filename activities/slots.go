@@ -110,13 +110,6 @@ func (s *slots) holding(l Lease) (*heldSlot, error) {
 	return h, nil
 }
 
-// inUse is how many volumes the node works on.
-func (s *slots) inUse() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.held)
-}
-
 func leaseLost(l Lease, why error) error {
 	return backup.Fail(backup.LeaseLost, fmt.Sprintf("the node no longer holds the slot of attempt %d", l.Attempt),
 		"The volume starts over by itself.", why)

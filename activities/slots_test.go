@@ -3,6 +3,8 @@ package activities
 import (
 	"context"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,14 +83,35 @@ func TestSlotIsGivenBackOnlyAfterItsStepEnded(t *testing.T) {
 	require.Zero(t, s.inUse())
 }
 
-// requireWaits gives something that must not happen a moment in which it would.
+// requireWaits returns once a goroutine that the test started waits for a mutex,
+// and fails if what must not happen did so instead. It looks at the stacks because
+// to synctest a goroutine that waits for a mutex is one that runs.
 func requireWaits[T any](t *testing.T, happened <-chan T) {
 	t.Helper()
-	select {
-	case <-happened:
-		require.Fail(t, "it did not wait")
-	case <-time.After(20 * time.Millisecond):
+	waits := false
+	require.Eventually(t, func() bool {
+		select {
+		case <-happened:
+			return true
+		default:
+			waits = isLockedOut(t.Name())
+			return waits
+		}
+	}, time.Minute, time.Millisecond)
+	require.True(t, waits, "it did not wait")
+}
+
+// isLockedOut reports whether a goroutine that the function started waits for a
+// mutex.
+func isLockedOut(function string) bool {
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(stack, "[sync.Mutex.Lock") && strings.Contains(stack, "activities."+function+" in goroutine") {
+			return true
+		}
 	}
+	return false
 }
 
 func TestLostPlaceEndsTheStepInIt(t *testing.T) {

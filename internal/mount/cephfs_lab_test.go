@@ -395,13 +395,13 @@ func TestAMountThatBrokeIsNotReadable(t *testing.T) {
 	c := nodeCephFS()
 	dir, r, _ := readSubvolume(t, t.TempDir(), "run-1", s, snapshot)
 	evict(t, filepath.Join(dir, subvolumeFolder))
-	require.Eventually(t, func() bool { return c.Readable(t.Context(), r, backup.DataPath) != nil }, 10*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return c.Readable(t.Context(), r, backup.DataPath) != nil }, 2*time.Minute, 100*time.Millisecond)
 	require.NoError(t, c.Mount(t.Context(), r, s, snapshot, dir, backup.DataPath), "again")
 	require.NoError(t, c.Readable(t.Context(), r, backup.DataPath))
 
 	require.NoError(t, syscall.Kill(daemons(dir)[0], syscall.SIGKILL))
 	evict(t, filepath.Join(dir, subvolumeFolder))
-	require.Eventually(t, func() bool { return c.Readable(t.Context(), r, backup.DataPath) != nil }, 10*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return c.Readable(t.Context(), r, backup.DataPath) != nil }, 2*time.Minute, 100*time.Millisecond)
 	require.NoError(t, c.Mount(t.Context(), r, s, snapshot, dir, backup.DataPath), "again")
 	require.NoError(t, c.Readable(t.Context(), r, backup.DataPath))
 }

@@ -74,7 +74,7 @@ func requireReleased(t *testing.T, root string) {
 		for _, m := range mounts {
 			require.False(c, within(m.target, root), m.target)
 		}
-	}, 10*time.Second, 20*time.Millisecond)
+	}, time.Minute, 20*time.Millisecond)
 }
 
 func TestFUSEMapsOnceAndUnmaps(t *testing.T) {
@@ -101,7 +101,7 @@ func TestFUSEMapsAgainAfterItsDaemonWasKilled(t *testing.T) {
 	p, err := os.FindProcess(daemons(dir)[0])
 	require.NoError(t, err)
 	require.NoError(t, p.Kill())
-	require.Eventually(t, func() bool { return len(daemons(dir)) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(daemons(dir)) == 0 }, time.Minute, 10*time.Millisecond)
 
 	dev, err := m.Map(t.Context(), s, clone, dir)
 	require.NoError(t, err)
@@ -197,7 +197,7 @@ func TestAbortFreesWhatWaitsForADaemon(t *testing.T) {
 		_, err := s.Run(context.WithoutCancel(t.Context()), command.Command{Name: "dd", Args: []string{"if=" + loops[0], "of=/dev/null", "bs=1M", "skip=10"}})
 		read <- err
 	}()
-	require.Eventually(t, func() bool { return reading(ns) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return reading(ns) }, time.Minute, 10*time.Millisecond)
 
 	require.NoError(t, free(dir, rec.Connection))
 	require.Never(t, func() bool { return len(read) > 0 }, 200*time.Millisecond, 10*time.Millisecond, "the daemon of a lease in use is left alone")

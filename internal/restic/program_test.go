@@ -23,7 +23,7 @@ func printing(script string) restic.Request {
 func TestTheOutputOfAProgramIsStoredAsAFile(t *testing.T) {
 	t.Parallel()
 	r, _ := newRepository(t)
-	q := printing("echo noise >&2; head -c 3000001 /dev/zero; sleep 1.5; printf end")
+	q := printing("echo noise >&2; head -c 3000001 /dev/zero; sleep 3; printf end")
 	var seen backup.Progress
 	stored, err := r.BackUp(t.Context(), command.Exec{}, q, func(p backup.Progress) { seen = p })
 	require.NoError(t, err)
@@ -51,9 +51,10 @@ func TestTheOutputOfAProgramIsStoredAsAFile(t *testing.T) {
 func TestAProgramThatFailsMakesNoBackup(t *testing.T) {
 	t.Parallel()
 	r, path := newRepository(t)
+	// What is printed right before the end may go unread: restic stops reading then.
 	for name, test := range map[string]struct{ script, says string }{
-		"at once":      {"echo early >&2; sleep 0.1; exit 1", "early (exit status 1)"},
-		"in the midst": {"head -c 3000000 /dev/urandom; echo first >&2; echo 'no such image: sesame' >&2; sleep 0.1; exit 2", "no such image: **redacted** (exit status 2)"},
+		"at once":      {"echo early >&2; sleep 2; exit 1", "early (exit status 1)"},
+		"in the midst": {"head -c 3000000 /dev/urandom; echo first >&2; echo 'no such image: sesame' >&2; sleep 2; exit 2", "no such image: **redacted** (exit status 2)"},
 		"silently":     {"head -c 3000000 /dev/urandom; exit 1", "could not be read: exit status 1"},
 		"by a signal":  {"head -c 3000000 /dev/urandom; kill -KILL $$", "could not be read: signal: killed"},
 	} {

@@ -60,9 +60,6 @@ type Options struct {
 	// Grace is how long programs have to clean up between SIGINT and SIGKILL
 	// when the sandbox ends; 0 stands for ten seconds.
 	Grace time.Duration
-	// Env names further variables of this process's environment that the guard
-	// inherits. It gets PATH, HOME, TMPDIR and CEPH_CONF in any case.
-	Env []string
 }
 
 // Sandbox is a running sandbox. It implements command.Runner.
@@ -134,7 +131,7 @@ func (s *Sandbox) startGuard(o Options) (*os.File, error) {
 		s.guard = &exec.Cmd{
 			Path:        "/proc/self/exe",
 			Args:        guardArgs(s.dir, o),
-			Env:         inherited(o.Env),
+			Env:         inherited(),
 			Dir:         "/",
 			Stdin:       ticksRead,
 			Stdout:      readyWrite,
@@ -155,10 +152,10 @@ func (s *Sandbox) startGuard(o Options) (*os.File, error) {
 	return readyRead, nil
 }
 
-// inherited returns the guard's environment.
-func inherited(names []string) []string {
+// inherited returns the guard's environment: what it needs of this process's.
+func inherited() []string {
 	var env []string
-	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "CEPH_CONF"}, names...) {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "CEPH_CONF"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
