@@ -57,14 +57,15 @@ func TestBadInput(t *testing.T) {
 				}
 				run, err := s.Start(t.Context(), claim.Namespace, claim.Name, c.node)
 				require.NoError(t, err)
-				requireFailure(t, run.Get(t.Context(), nil), c.class, c.says, c.remedy)
+				requireFailure(t, run, c.class, c.says, c.remedy)
 				requireNotMarked(t, s, claim)
 			})
 		}
 		t.Run("unknown namespace", func(t *testing.T) {
 			t.Parallel()
-			_, err := s.BackUp(t.Context(), "no-such-namespace", "data")
-			requireFailure(t, err, backup.VolumeGone, "there is no namespace no-such-namespace", "kubectl get namespaces")
+			run, err := s.Start(t.Context(), "no-such-namespace", "data", "")
+			require.NoError(t, err)
+			requireFailure(t, run, backup.VolumeGone, "there is no namespace no-such-namespace", "kubectl get namespaces")
 		})
 		t.Run("impossible names", func(t *testing.T) { t.Parallel(); impossibleNames(t, s) })
 		t.Run("longest name", func(t *testing.T) { t.Parallel(); longestName(t, s) })
@@ -74,7 +75,6 @@ func TestBadInput(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, locks, "in the repository that is full")
 	require.NoError(t, unix.Unmount(storage, 0))
-	requireNothingLeft(t, s)
 }
 
 // badInputs are the cases, by what the claim is called then. sound is a volume
@@ -138,7 +138,7 @@ func impossibleNames(t *testing.T, s *system.System) {
 	} {
 		run, err := s.Client.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{TaskQueue: backup.ControlQueue}, workflows.BackupVolumeName, in.input)
 		require.NoError(t, err)
-		requireFailure(t, run.Get(t.Context(), nil), backup.InvalidInput, in.says, in.remedy)
+		requireFailure(t, run, backup.InvalidInput, in.says, in.remedy)
 	}
 }
 
@@ -148,8 +148,7 @@ func longestName(t *testing.T, s *system.System) {
 	claim := backup.Claim{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("long.", 50) + "end"}
 	require.Len(t, claim.Name, 253)
 	create(t, s, claim, lab.VolumeSpec{Size: 16 << 20})
-	result, err := s.BackUp(t.Context(), claim.Namespace, claim.Name)
-	require.NoError(t, err)
+	result := backUp(t, s, claim.Namespace, claim.Name)
 	require.True(t, result.Annotated)
 	out, err := s.Run(t.Context(), "restic", "snapshots", "--no-lock", "--json", "--host", backup.Host(backup.KindRBDFilesystem, claim))
 	require.NoError(t, err)
@@ -172,10 +171,11 @@ func partialBackupIsKept(t *testing.T, s *system.System) {
 	require.NoFileExists(t, filepath.Join(root, "unreadable"))
 }
 
-// requireFailure requires a final error of a class, whose text says what
-// happened and ends in what to do.
-func requireFailure(t *testing.T, err error, class backup.Class, says, remedy string) {
+// requireFailure requires that a run ends in an error of a class, whose text says
+// what happened and ends in what to do.
+func requireFailure(t *testing.T, run client.WorkflowRun, class backup.Class, says, remedy string) {
 	t.Helper()
+	_, err := awaitEnd(t, run)
 	require.Error(t, err)
 	var failure *temporal.ApplicationError
 	require.ErrorAs(t, err, &failure)

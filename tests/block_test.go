@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,9 +22,9 @@ import (
 )
 
 // TestBlockVolume backs up a disk that is written to, discarded from and resized
-// while it is being read, and requires the restored file to be what the snapshot
-// held. The discards after the snapshot are those that a layout read from the
-// live image would turn into zeros.
+// after its snapshot and before it is read, and requires the restored file to be
+// what the snapshot held. The discards are those that a layout read from the live
+// image would turn into zeros.
 func TestBlockVolume(t *testing.T) {
 	s := newSystem(t)
 	_, nodes := start(t, s, 1)
@@ -35,21 +35,24 @@ func TestBlockVolume(t *testing.T) {
 	})
 	require.NoError(t, err)
 
-	first, truth := backUpDiskInUse(t, s, nodes[0], v)
-	requireSameDisk(t, s, first, truth)
+	var truth *observed
+	first := backUpHeld(t, s, nodes[0], v, func() {
+		truth = observe(t, s, v)
+		require.NoError(t, s.ChangeDisk(t.Context(), v,
+			"discard 0 4M", "discard 33M 4M", "write -P 0xaa 4M 1M", "write -P 0xbb 60M 8M", "write -P 0xcc 16M 64k"))
+		require.NoError(t, v.Resize(t.Context(), v.Size+8<<20))
+	})
+	requireSameDisk(t, s, first, truth.device)
 	require.Equal(t, "rbd-block", string(first.Volume.Kind))
 	requireDiskLabelled(t, s, v, first)
 	requireAnnotated(t, s, v, first)
 	require.NoError(t, truth.close())
 
 	// Nothing has changed since: the same bytes, of which none are stored again.
-	second, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
-	require.NoError(t, err)
-	third, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
-	require.NoError(t, err)
+	second := backUp(t, s, v.Namespace, v.Claim)
+	third := backUp(t, s, v.Namespace, v.Claim)
 	require.Equal(t, second.Stored.BytesProcessed, third.Stored.BytesProcessed)
 	require.Less(t, third.Stored.BytesAdded, uint64(64<<10), "only metadata is added")
-	requireNothingLeft(t, s)
 }
 
 // scatter writes random data to a part of a device: a run over several objects,
@@ -71,56 +74,69 @@ func scatter(device string, size int64) error {
 	return f.Sync()
 }
 
-// backUpDiskInUse backs up a block volume of which everything changes between
-// its snapshot and its being read. The truth is what the snapshot held.
-func backUpDiskInUse(t *testing.T, s *system.System, node *system.Worker, v *lab.Volume) (result workflows.BackupVolumeResult, truth *observedDisk) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	const held = "before-Restic"
-	require.NoError(t, node.Inject(held, "hold"))
-	run, err := s.Start(ctx, v.Namespace, v.Claim, node.Name)
+// TestDiskChangesWhileItIsRead holds the stream of a disk in its midst and
+// meanwhile writes to, discards from, grows and shrinks the disk: neither what was
+// read already nor what is still to be read may show it.
+func TestDiskChangesWhileItIsRead(t *testing.T) {
+	s := newSystem(t)
+	gate, _ := startGated(t, s, 1)
+	// More than is read ahead of what the gate holds back.
+	const size = 256 << 20
+	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
+		Namespace: s.Namespace, Claim: "disk", Block: true, Size: size,
+		Populate: func(device string) error { return writeDisk(device, size) },
+	})
 	require.NoError(t, err)
-	require.NoError(t, node.AwaitFired(ctx, held))
-	truth = observeDisk(t, s, v)
-	require.NoError(t, s.ChangeDisk(ctx, v,
-		"discard 0 4M", "discard 33M 4M", "write -P 0xaa 4M 1M", "write -P 0xbb 60M 8M", "write -P 0xcc 16M 64k"))
-	_, err = s.Run(ctx, "rbd", "resize", "--no-progress", "--size", fmt.Sprintf("%dB", v.Size+8<<20), "--", v.Pool+"/"+v.Image)
+	gate.Shut()
+	run, err := s.Start(t.Context(), v.Namespace, v.Claim, "")
 	require.NoError(t, err)
-	require.NoError(t, node.LetGo(held))
-	require.NoError(t, run.Get(ctx, &result))
-	return result, truth
+	awaitHeld(t, gate)
+	var progress backup.Progress
+	await(t, time.Minute, "no heartbeat tells how far the stream is", func() bool {
+		progress = heartbeatOf(t, s, run.GetID(), "Restic")
+		return progress.BytesDone > 0
+	})
+	require.Less(t, progress.BytesDone, progress.BytesTotal/2)
+
+	truth := observe(t, s, v)
+	changeAtRandom(t, s, v)
+	gate.Open()
+	result := awaitSuccess(t, run)
+	require.Equal(t, 1, result.Attempts, "%v", result.Notes)
+	requireSameDisk(t, s, result, truth.device)
 }
 
-// observedDisk shows the bytes of a run's snapshot, while the test lasts.
-type observedDisk struct {
-	file  string
-	close func() error
+// changeAtRandom changes a disk everywhere, grows it, and takes away its end.
+func changeAtRandom(t *testing.T, s *system.System, v *lab.Volume) {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("the changes are those of seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	change := func() { require.NoError(t, s.ChangeDisk(t.Context(), v, randomChanges(random, v.Size)...)) }
+	change()
+	require.NoError(t, v.Resize(t.Context(), v.Size+16<<20))
+	change()
+	require.NoError(t, v.Resize(t.Context(), v.Size/2))
+	change()
 }
 
-func observeDisk(t *testing.T, s *system.System, v *lab.Volume) *observedDisk {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	snapshots, err := s.CephSnapshots(ctx, v)
-	require.NoError(t, err)
-	require.Len(t, snapshots, 1, "of the run under way alone")
-	file, closeFile, err := v.CloneSnapshotDevice(ctx, snapshots[0].Name)
-	require.NoError(t, err)
-	closed := false
-	letGo := func() error {
-		if closed {
-			return nil
-		}
-		closed = true
-		return closeFile()
+// randomChanges are commands of qemu-io for a disk of that size. Discards are
+// longer, so that whole objects of the image go.
+func randomChanges(random *rand.Rand, size int64) (commands []string) {
+	const sector = 512
+	for range 30 {
+		length := sector * (1 + random.Int64N(1<<20/sector))
+		offset := sector * random.Int64N((size-16*length)/sector)
+		commands = append(commands,
+			fmt.Sprintf("write -P %d %d %d", 1+random.IntN(255), offset, length),
+			fmt.Sprintf("discard %d %d", sector*random.Int64N((size-16*length)/sector), 16*length))
 	}
-	t.Cleanup(func() { require.NoError(t, letGo()) })
-	return &observedDisk{file: file, close: letGo}
+	return commands
 }
 
 // requireSameDisk restores a block volume with stock restic, and requires it to
-// be a sound QCOW2 file with the same content as the snapshot.
-func requireSameDisk(t *testing.T, s *system.System, r workflows.BackupVolumeResult, truth *observedDisk) {
+// be a sound QCOW2 file with the same content as a file or device.
+func requireSameDisk(t *testing.T, s *system.System, r workflows.BackupVolumeResult, want string) {
 	t.Helper()
 	require.Equal(t, workflows.OutcomeSucceeded, r.Outcome)
 	dir := t.TempDir()
@@ -128,14 +144,14 @@ func requireSameDisk(t *testing.T, s *system.System, r workflows.BackupVolumeRes
 	require.NoError(t, err)
 	_, err = s.Run(t.Context(), "qemu-img", "check", "-f", "qcow2", disk)
 	require.NoError(t, err)
-	_, err = s.Run(t.Context(), "qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk, truth.file)
+	_, err = s.Run(t.Context(), "qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk, want)
 	require.NoError(t, err)
 	raw := filepath.Join(dir, "disk.raw")
 	_, err = s.Run(t.Context(), "qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, raw)
 	require.NoError(t, err)
-	info, err := os.Stat(truth.file)
+	info, err := os.Stat(want)
 	require.NoError(t, err)
-	require.Equal(t, sha256Of(t, truth.file, info.Size()), sha256Of(t, raw, info.Size()))
+	require.Equal(t, sha256Of(t, want, info.Size()), sha256Of(t, raw, info.Size()))
 }
 
 // sha256Of is the hash of the first bytes of a file, which has at least so many.
@@ -167,7 +183,7 @@ func requireDiskLabelled(t *testing.T, s *system.System, v *lab.Volume, r workfl
 // only that is read. What it costs in time and memory is for `make bench-block`.
 func TestSparseDisks(t *testing.T) {
 	s := newSystem(t)
-	const data, snapshot = 64 << 20, "ammonite-test"
+	const data, snapshot = 64 << 20, "test"
 	for claim, size := range map[string]int64{"small": 8 << 30, "large": 1 << 40} {
 		v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: claim, Block: true, Size: size})
 		require.NoError(t, err)

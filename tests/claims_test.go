@@ -12,7 +12,6 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // marked is a volume that holds one file with the words.
@@ -43,7 +42,7 @@ func backUpUntil(t *testing.T, step string) (*system.System, heldBackup) {
 		worker = nodes[0]
 	}
 	hold := func(w *system.Worker, step string) { require.NoError(t, w.Inject("before-"+step, "hold")) }
-	fired := func(w *system.Worker, step string) { require.NoError(t, w.AwaitFired(t.Context(), "before-"+step)) }
+	fired := func(w *system.Worker, step string) { awaitFired(t, w, "before-"+step) }
 	letGo := func(w *system.Worker, step string) { require.NoError(t, w.LetGo("before-"+step)) }
 	if step == "Annotate" {
 		// By then the first Annotate, of the start, is over.
@@ -84,14 +83,12 @@ func TestClaimChangesDuringItsBackup(t *testing.T) {
 				s, h := backUpUntil(t, step)
 				c.change(t, s, h)
 				h.letGo()
-				var result workflows.BackupVolumeResult
-				require.NoError(t, h.run.Get(t.Context(), &result))
+				result := awaitSuccess(t, h.run)
 				require.False(t, result.Annotated)
 				require.Len(t, result.Notes, 1)
 				require.Contains(t, result.Notes[0], c.note)
 				require.Equal(t, "old", storedWords(t, s, result.Stored.ID))
 				requireNotMarked(t, s, h.claim)
-				requireNothingLeft(t, s)
 			})
 		}
 	}
@@ -121,10 +118,9 @@ func TestVolumeGoesDuringItsBackup(t *testing.T) {
 		image := h.volume.Pool + "/" + h.volume.Image
 		rbd(t, s, "mv", image, image+"-gone")
 		h.letGo()
-		requireFailure(t, h.run.Get(t.Context(), nil), backup.VolumeGone, image, "rbd trash ls")
+		requireFailure(t, h.run, backup.VolumeGone, image, "rbd trash ls")
 		rbd(t, s, "mv", image+"-gone", image)
 		requireNotMarked(t, s, h.claim)
-		requireNothingLeft(t, s)
 	})
 	t.Run("image in the trash", func(t *testing.T) {
 		t.Parallel()
@@ -133,20 +129,17 @@ func TestVolumeGoesDuringItsBackup(t *testing.T) {
 		id := imageID.FindStringSubmatch(rbd(t, s, "info", "--format", "json", h.volume.Pool+"/"+h.volume.Image))
 		rbd(t, s, "trash", "mv", h.volume.Pool+"/"+h.volume.Image)
 		h.letGo()
-		var result workflows.BackupVolumeResult
-		require.NoError(t, h.run.Get(t.Context(), &result))
+		result := awaitSuccess(t, h.run)
 		require.Equal(t, "old", storedWords(t, s, result.Stored.ID))
 		rbd(t, s, "trash", "restore", "--pool", h.volume.Pool, id[1])
-		requireNothingLeft(t, s)
 	})
 	t.Run("snapshot", func(t *testing.T) {
 		t.Parallel()
 		s, h := backUpUntil(t, "Clone")
 		rbd(t, s, "snap", "purge", "--no-progress", h.volume.Pool+"/"+h.volume.Image)
 		h.letGo()
-		requireFailure(t, h.run.Get(t.Context(), nil), backup.VolumeGone, "@"+backup.SnapshotName(h.run.GetRunID()), "rbd snap ls")
+		requireFailure(t, h.run, backup.VolumeGone, "@"+backup.SnapshotName(h.run.GetRunID()), "rbd snap ls")
 		requireNotMarked(t, s, h.claim)
-		requireNothingLeft(t, s)
 	})
 	t.Run("snapshot of a clone", func(t *testing.T) {
 		t.Parallel()
@@ -154,10 +147,8 @@ func TestVolumeGoesDuringItsBackup(t *testing.T) {
 		s, h := backUpUntil(t, "Map")
 		rbd(t, s, "snap", "purge", "--no-progress", h.volume.Pool+"/"+h.volume.Image)
 		h.letGo()
-		var result workflows.BackupVolumeResult
-		require.NoError(t, h.run.Get(t.Context(), &result))
+		result := awaitSuccess(t, h.run)
 		require.Equal(t, "old", storedWords(t, s, result.Stored.ID))
-		requireNothingLeft(t, s)
 	})
 	t.Run("clone", func(t *testing.T) {
 		t.Parallel()
@@ -165,9 +156,8 @@ func TestVolumeGoesDuringItsBackup(t *testing.T) {
 		clone := lab.ScratchPool + "/" + backup.CloneName(h.run.GetRunID(), 1)
 		rbd(t, s, "rm", "--no-progress", clone)
 		h.letGo()
-		requireFailure(t, h.run.Get(t.Context(), nil), backup.VolumeGone, "image "+clone+" does not exist any more", "start the backup again")
+		requireFailure(t, h.run, backup.VolumeGone, "image "+clone+" does not exist any more", "start the backup again")
 		requireNotMarked(t, s, h.claim)
-		requireNothingLeft(t, s)
 	})
 }
 

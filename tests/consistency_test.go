@@ -28,7 +28,6 @@ func TestVolumeInUse(t *testing.T) {
 			})
 		}
 	})
-	requireNothingLeft(t, s)
 }
 
 func testVolumeInUse(t *testing.T, s *system.System, node *system.Worker, fsType string) {
@@ -82,7 +81,7 @@ func startWriter(t *testing.T, v mountable) *writer.Writer {
 func awaitRounds(t *testing.T, w *writer.Writer, more int64) {
 	t.Helper()
 	wanted := w.Rounds() + more
-	require.Eventually(t, func() bool { return w.Rounds() >= wanted }, patience, pollEvery, "the writer stands still")
+	await(t, patience, "the writer stands still", func() bool { return w.Rounds() >= wanted })
 }
 
 // requireDirty proves that the snapshot's journal had to be replayed, in the

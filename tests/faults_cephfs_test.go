@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
 )
@@ -20,11 +21,11 @@ type cephFS struct {
 	want string
 }
 
-func newCephFS(t *testing.T, s *system.System) subject {
+func newCephFS(t *testing.T, s *system.System, size int64) subject {
 	want := t.TempDir()
-	require.NoError(t, writeFiles(want))
+	require.NoError(t, writeFiles(want, size))
 	volume, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{
-		Namespace: s.Namespace, Claim: "files", Size: 128 << 20,
+		Namespace: s.Namespace, Claim: "files", Size: size + 128<<20,
 		Populate: func(root string) error {
 			out, err := exec.Command("cp", "-a", want+"/.", root).CombinedOutput()
 			if err != nil {
@@ -35,6 +36,10 @@ func newCephFS(t *testing.T, s *system.System) subject {
 	})
 	require.NoError(t, err)
 	return &cephFS{volume: volume, want: want}
+}
+
+func (c *cephFS) claim() backup.Claim {
+	return backup.Claim{Namespace: c.volume.Namespace, Name: c.volume.Claim}
 }
 
 func (c *cephFS) start(ctx context.Context, s *system.System) (client.WorkflowRun, error) {

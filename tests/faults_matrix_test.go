@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // faultKind is a kind of volume, with the steps that a fault can meet.
@@ -65,7 +65,9 @@ func (k faultKind) killed() []fault {
 	if k.kind == backup.KindRBDFilesystem {
 		faults = append(faults,
 			fault{at: "before-Annotate", action: "kill", control: true, armed: lastAnnotate},
-			fault{at: "after-Annotate", action: "kill", control: true, armed: lastAnnotate})
+			fault{at: "after-Annotate", action: "kill", control: true, armed: lastAnnotate},
+			// The node works on while there is nobody to hear of it.
+			fault{action: "kill", control: true, armed: "before-Restic"})
 	}
 	return faults
 }
@@ -101,11 +103,11 @@ func (k faultKind) frozen() []fault {
 }
 
 // eachKind tries the faults of each kind of volume.
-func eachKind(t *testing.T, faults func(faultKind) []fault) {
+func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fault) {
 	for _, k := range faultKinds {
 		t.Run(string(k.kind), func(t *testing.T) {
 			t.Parallel()
-			tryAll(t, k.prepare, k.lanes, faults(k))
+			tryAll(t, k, heartbeat, faults(k))
 		})
 	}
 }
@@ -114,25 +116,25 @@ func eachKind(t *testing.T, faults func(faultKind) []fault) {
 // the middle, and after its work was done but before anybody heard of it.
 func TestWorkerKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	eachKind(t, faultKind.killed)
+	eachKind(t, brief, faultKind.killed)
 }
 
 // TestStepSucceedsButIsReportedAsFailed does a step's work and then fails it, so
 // that Temporal has it done again.
 func TestStepSucceedsButIsReportedAsFailed(t *testing.T) {
 	t.Parallel()
-	eachKind(t, faultKind.misreported)
+	eachKind(t, steady, faultKind.misreported)
 }
 
 // TestNodeFrozenAndResumed stops a worker for longer than its heartbeat timeout
 // and lets it go on after another node has made the backup.
 func TestNodeFrozenAndResumed(t *testing.T) {
 	t.Parallel()
-	eachKind(t, faultKind.frozen)
+	eachKind(t, brief, faultKind.frozen)
 }
 
 // TestCancelledWhileDataIsStored cancels a run of each kind in the middle of the
-// work, which must end soon and leave nothing behind.
+// work, which must end soon, store nothing and leave nothing behind.
 func TestCancelledWhileDataIsStored(t *testing.T) {
 	t.Parallel()
 	for _, k := range faultKinds {
@@ -143,7 +145,7 @@ func TestCancelledWhileDataIsStored(t *testing.T) {
 			require.NoError(t, err)
 			defer gate.Close()
 			defer gate.Open()
-			subject := k.prepare(t, s)
+			subject := k.prepare(t, s, moment)
 			start(t, s)
 			_, err = s.StartNode(t.Context(), "node-a", 1, "RESTIC_REPOSITORY="+gate.Repository)
 			require.NoError(t, err)
@@ -151,14 +153,18 @@ func TestCancelledWhileDataIsStored(t *testing.T) {
 			gate.Shut()
 			run, err := subject.start(t.Context(), s)
 			require.NoError(t, err)
-			<-gate.Held()
+			awaitHeld(t, gate)
+			require.NotEmpty(t, restics(t, subject.claim()))
 			asked := time.Now()
 			require.NoError(t, s.Client.CancelWorkflow(t.Context(), run.GetID(), run.GetRunID()))
-			var result workflows.BackupVolumeResult
-			require.Error(t, run.Get(t.Context(), &result))
-			require.Less(t, time.Since(asked), time.Minute)
+			await(t, stopped, "restic goes on although its run was cancelled", func() bool { return len(restics(t, subject.claim())) == 0 })
+			_, err = awaitEnd(t, run)
+			require.True(t, temporal.IsCanceledError(err), "%v", err)
+			require.Less(t, time.Since(asked), 2*time.Minute)
 			gate.Open()
 			requireNothingLeft(t, s)
+			require.Empty(t, backupsOf(t, s, run))
+			requireNotMarked(t, s, subject.claim())
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
 )
@@ -24,11 +25,12 @@ type rbdBlock struct {
 	want string
 }
 
-func newRBDBlock(t *testing.T, s *system.System) subject {
+func newRBDBlock(t *testing.T, s *system.System, size int64) subject {
 	want := filepath.Join(t.TempDir(), "disk")
-	require.NoError(t, writeDisk(want))
+	require.NoError(t, writeDisk(want, size))
+	require.NoError(t, os.Truncate(want, size+emptyEnd))
 	volume, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
-		Namespace: s.Namespace, Claim: "disk", Block: true, Size: 128 << 20,
+		Namespace: s.Namespace, Claim: "disk", Block: true, Size: size + emptyEnd,
 		Populate: func(device string) error {
 			return exec.Command("dd", "if="+want, "of="+device, "bs=1M", "conv=notrunc,sparse,fsync", "status=none").Run()
 		},
@@ -37,14 +39,21 @@ func newRBDBlock(t *testing.T, s *system.System) subject {
 	return &rbdBlock{volume: volume, want: want}
 }
 
-// writeDisk makes a file with some random data at its beginning.
-func writeDisk(file string) error {
-	f, err := os.Create(file)
+// emptyEnd is how much of the disk holds no data.
+const emptyEnd = 64 << 20
+
+// writeDisk writes that much random data to the beginning of a file or device.
+func writeDisk(file string, size int64) error {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(f, rand.Reader, volumeBytes)
-	return errors.Join(err, f.Truncate(128<<20), f.Close())
+	_, err = io.CopyN(f, rand.Reader, size)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (r *rbdBlock) claim() backup.Claim {
+	return backup.Claim{Namespace: r.volume.Namespace, Name: r.volume.Claim}
 }
 
 func (r *rbdBlock) start(ctx context.Context, s *system.System) (client.WorkflowRun, error) {

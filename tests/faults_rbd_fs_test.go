@@ -28,14 +28,11 @@ type rbdFilesystem struct {
 	want string
 }
 
-// volumeBytes is enough data for restic to be at work for a moment.
-const volumeBytes = 24 << 20
-
-func newRBDFilesystem(t *testing.T, s *system.System) subject {
+func newRBDFilesystem(t *testing.T, s *system.System, size int64) subject {
 	want := t.TempDir()
-	require.NoError(t, writeFiles(want))
+	require.NoError(t, writeFiles(want, size))
 	volume, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
-		Namespace: s.Namespace, Claim: "data", FSType: "ext4", Size: 128 << 20,
+		Namespace: s.Namespace, Claim: "data", FSType: "ext4", Size: size + 128<<20,
 		Populate: func(root string) error {
 			out, err := exec.Command("cp", "-a", want+"/.", root).CombinedOutput()
 			if err != nil {
@@ -48,17 +45,21 @@ func newRBDFilesystem(t *testing.T, s *system.System) subject {
 	return &rbdFilesystem{volume: volume, want: want}
 }
 
-// writeFiles makes some files of random data.
-func writeFiles(dir string) (err error) {
+// writeFiles makes some files of random data, of that size in all.
+func writeFiles(dir string, size int64) (err error) {
 	for i := range 24 {
 		f, createErr := os.Create(filepath.Join(dir, fmt.Sprintf("file-%02d", i)))
 		if createErr != nil {
 			return createErr
 		}
-		_, copyErr := io.CopyN(f, rand.Reader, volumeBytes/24)
+		_, copyErr := io.CopyN(f, rand.Reader, size/24)
 		err = errors.Join(err, copyErr, f.Close())
 	}
 	return err
+}
+
+func (r *rbdFilesystem) claim() backup.Claim {
+	return backup.Claim{Namespace: r.volume.Namespace, Name: r.volume.Claim}
 }
 
 func (r *rbdFilesystem) start(ctx context.Context, s *system.System) (client.WorkflowRun, error) {
@@ -81,8 +82,15 @@ func requireFiles(t *testing.T, s *system.System, run client.WorkflowRun, want s
 // onlyBackup is the ID of the one backup of a run.
 func onlyBackup(t *testing.T, s *system.System, run client.WorkflowRun) string {
 	t.Helper()
-	backups, err := s.Restic().Snapshots(t.Context(), command.Exec{}, restic.Filter{Tags: []string{backup.RunTag(run.GetRunID())}})
-	require.NoError(t, err)
+	backups := backupsOf(t, s, run)
 	require.Len(t, backups, 1)
 	return backups[0].ID
+}
+
+// backupsOf lists the backups that a run has made.
+func backupsOf(t *testing.T, s *system.System, run client.WorkflowRun) []restic.Snapshot {
+	t.Helper()
+	backups, err := s.Restic().Snapshots(t.Context(), command.Exec{}, restic.Filter{Tags: []string{backup.RunTag(run.GetRunID())}})
+	require.NoError(t, err)
+	return backups
 }

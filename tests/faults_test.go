@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/system"
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // fault is something that goes wrong at one step of a run.
 type fault struct {
-	// at is a fault point: before-, during- or after-ACTIVITY.
+	// at is a fault point: before-, during- or after-ACTIVITY. When it is empty,
+	// the worker is killed once armed was reached.
 	at string
 	// action is what happens there, see system.Worker.Inject.
 	action string
@@ -34,11 +35,14 @@ func (f fault) String() string {
 	if f.control {
 		worker = "control"
 	}
-	name := fmt.Sprintf("%s %s %s", f.action, worker, f.at)
-	if f.armed != "" {
-		name += " once " + f.armed
+	words := []string{f.action, worker}
+	if f.at != "" {
+		words = append(words, f.at)
 	}
-	return name
+	if f.armed != "" {
+		words = append(words, "once", f.armed)
+	}
+	return strings.Join(words, " ")
 }
 
 // lane is an installation on which fault after fault is tried: a control worker,
@@ -54,6 +58,8 @@ type lane struct {
 // subject is what the faults are tried on: a kind of work, with the steps that
 // it takes on each side. Each kind of volume, and later restores, is one.
 type subject interface {
+	// claim is the one that is marked when the work is done.
+	claim() backup.Claim
 	// start begins the work.
 	start(ctx context.Context, s *system.System) (client.WorkflowRun, error)
 	// verify proves, after the run succeeded, that its work is done exactly once
@@ -61,15 +67,18 @@ type subject interface {
 	verify(t *testing.T, s *system.System, run client.WorkflowRun)
 }
 
-// subjectMaker prepares a subject for a lane.
-type subjectMaker func(t *testing.T, s *system.System) subject
+// subjectMaker prepares a subject with that much data, in bytes.
+type subjectMaker func(t *testing.T, s *system.System, size int64) subject
 
-func newLane(t *testing.T, prepare subjectMaker) *lane {
-	s := newSystem(t)
-	l := &lane{System: s, subject: prepare(t, s)}
+// moment is enough data for restic to be at work for a moment.
+const moment = 24 << 20
+
+func newLane(t *testing.T, prepare subjectMaker, heartbeat time.Duration) *lane {
+	s := newSystemWith(t, heartbeat)
+	l := &lane{System: s, subject: prepare(t, s, moment)}
 	control, nodes := start(t, s, 1, 1)
 	l.control, l.a, l.b = control, nodes[0], nodes[1]
-	require.NoError(t, l.b.Stop(t.Context()))
+	stop(t, l.b)
 	return l
 }
 
@@ -90,29 +99,39 @@ func (l *lane) try(t *testing.T, f fault) {
 	run, err := l.subject.start(ctx, l.System)
 	require.NoError(t, err)
 	if f.armed != "" {
-		require.NoError(t, l.a.AwaitFired(ctx, f.armed))
-		require.NoError(t, victim.Inject(f.at, f.action))
+		awaitFired(t, l.a, f.armed)
+		if f.at == "" {
+			victim.Kill()
+		} else {
+			require.NoError(t, victim.Inject(f.at, f.action))
+		}
 		require.NoError(t, l.a.LetGo(f.armed))
 	}
-	require.NoError(t, victim.AwaitFired(ctx, f.at))
+	if f.at != "" {
+		awaitFired(t, victim, f.at)
+	}
 	l.help(t, ctx, f, victim)
 
-	var result workflows.BackupVolumeResult
-	require.NoError(t, run.Get(ctx, &result))
+	awaitSuccess(t, run)
 	if verb(f.action) == "freeze" {
-		l.thaw(t, ctx)
+		l.thaw(t)
 	}
-	require.NoError(t, victim.LetGo(f.at))
+	if f.at != "" {
+		require.NoError(t, victim.LetGo(f.at))
+	}
 	l.subject.verify(t, l.System, run)
 	l.reset(t, ctx)
 	requireNothingLeft(t, l.System)
+	// By now a worker that went on late has given up its lease, whose directory
+	// would still be there: it stored nothing more.
+	onlyBackup(t, l.System, run)
 }
 
 // help brings in what a cluster would: the control worker's next pod, or
 // another node.
 func (l *lane) help(t *testing.T, ctx context.Context, f fault, victim *system.Worker) {
 	if verb(f.action) == "kill" {
-		<-victim.Exited()
+		awaitExit(t, victim, patience)
 	}
 	switch {
 	case verb(f.action) == "fail":
@@ -125,15 +144,15 @@ func (l *lane) help(t *testing.T, ctx context.Context, f fault, victim *system.W
 
 // thaw lets a frozen node go on, long after its volume went to another one. By
 // then its sandbox must have ended by itself.
-func (l *lane) thaw(t *testing.T, ctx context.Context) {
-	var left []string
-	require.Eventually(t, func() bool {
-		var err error
-		left, err = l.Processes(l.a)
-		require.NoError(t, err)
-		return len(left) == 0
-	}, time.Minute, 200*time.Millisecond, "processes of a frozen node: %s", &left)
+func (l *lane) thaw(t *testing.T) {
+	awaitIdle(t, l.System, l.a)
 	l.a.Signal(syscall.SIGCONT)
+}
+
+// awaitIdle waits until a node runs nothing for a volume.
+func awaitIdle(t *testing.T, s *system.System, node *system.Worker) {
+	t.Helper()
+	awaitNone(t, "processes of node "+node.Name, func(context.Context) ([]string, error) { return s.Processes(node) })
 }
 
 // reset makes the lane as new: node-a up, and swept by its own start; node-b
@@ -146,12 +165,12 @@ func (l *lane) reset(t *testing.T, ctx context.Context) {
 }
 
 // tryAll tries each fault on a lane that is free.
-func tryAll(t *testing.T, prepare subjectMaker, lanes int, faults []fault) {
+func tryAll(t *testing.T, k faultKind, heartbeat time.Duration, faults []fault) {
 	waiting := fill(faults)
-	for i := range min(lanes, len(faults)) {
+	for i := range min(k.lanes, len(faults)) {
 		t.Run(fmt.Sprintf("lane%d", i), func(t *testing.T) {
 			t.Parallel()
-			l := newLane(t, prepare)
+			l := newLane(t, k.prepare, heartbeat)
 			for f := range waiting {
 				if !t.Run(f.String(), func(t *testing.T) { l.try(t, f) }) {
 					// What the fault left would be blamed on the next one; the other

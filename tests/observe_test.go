@@ -18,26 +18,18 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// pollEvery is how often a test looks whether what it waits for is there.
-const pollEvery = 20 * time.Millisecond
-
-// held is where backUpHeld stops a backup: the snapshot exists, and nothing has
-// been done yet to the clone of it.
-const held = "before-Fsck"
-
 // backUpHeld backs up a volume on a node, and calls meanwhile when the snapshot
 // exists and before it is read.
 func backUpHeld(t *testing.T, s *system.System, node *system.Worker, v *lab.Volume, meanwhile func()) (result workflows.BackupVolumeResult) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	const held = "before-Restic"
 	require.NoError(t, node.Inject(held, "hold"))
-	run, err := s.Start(ctx, v.Namespace, v.Claim, node.Name)
+	run, err := s.Start(t.Context(), v.Namespace, v.Claim, node.Name)
 	require.NoError(t, err)
-	require.NoError(t, node.AwaitFired(ctx, held))
+	awaitFired(t, node, held)
 	meanwhile()
 	require.NoError(t, node.LetGo(held))
-	require.NoError(t, run.Get(ctx, &result))
+	result = awaitSuccess(t, run)
 	require.Equal(t, node.Name, result.Node)
 	return result
 }
@@ -45,8 +37,8 @@ func backUpHeld(t *testing.T, s *system.System, node *system.Worker, v *lab.Volu
 // observed is what a test saw of a run's Ceph snapshot while it existed.
 type observed struct {
 	snapshot system.CephSnapshot
-	// root shows the filesystem of the snapshot, repaired by the test itself;
-	// device the bytes of the snapshot as they were.
+	// root shows the filesystem of the snapshot, if it has one, repaired by the
+	// test itself; device the bytes of the snapshot as they were.
 	root, device string
 	// close lets go of the snapshot.
 	close func() error
@@ -63,6 +55,7 @@ func backUpObserved(t *testing.T, s *system.System, node *system.Worker, v *lab.
 	return result, truth
 }
 
+// observe keeps hold of what the one snapshot of a volume holds.
 func observe(t *testing.T, s *system.System, v *lab.Volume) *observed {
 	t.Helper()
 	// Letting go has to work when the test's own context has ended.
@@ -70,16 +63,25 @@ func observe(t *testing.T, s *system.System, v *lab.Volume) *observed {
 	snapshots, err := s.CephSnapshots(ctx, v)
 	require.NoError(t, err)
 	require.Len(t, snapshots, 1, "of the run under way alone")
-	device, closeDevice, err := v.CloneSnapshotDevice(ctx, snapshots[0].Name)
+	truth := &observed{snapshot: snapshots[0]}
+	var closeDevice, closeRoot func() error
+	truth.close = sync.OnceValue(func() error { return errors.Join(letGo(closeRoot), letGo(closeDevice)) })
+	t.Cleanup(func() { require.NoError(t, truth.close()) })
+	truth.device, closeDevice, err = v.CloneSnapshotDevice(ctx, truth.snapshot.Name)
 	require.NoError(t, err)
-	root, closeRoot, err := v.CloneSnapshot(ctx, snapshots[0].Name)
-	if err != nil {
-		err = errors.Join(err, closeDevice())
+	if v.FSType != "" {
+		truth.root, closeRoot, err = v.CloneSnapshot(ctx, truth.snapshot.Name)
+		require.NoError(t, err)
 	}
-	require.NoError(t, err)
-	letGo := sync.OnceValue(func() error { return errors.Join(closeRoot(), closeDevice()) })
-	t.Cleanup(func() { require.NoError(t, letGo()) })
-	return &observed{snapshot: snapshots[0], root: root, device: device, close: letGo}
+	return truth
+}
+
+// letGo closes what was opened.
+func letGo(closeIt func() error) error {
+	if closeIt == nil {
+		return nil
+	}
+	return closeIt()
 }
 
 // requireRestores restores a backup with stock restic to a filesystem of the
@@ -148,15 +150,20 @@ func requireAnnotated(t *testing.T, s *system.System, v *lab.Volume, r workflows
 // between two backups.
 func requireOnlyDifference(t *testing.T, s *system.System, before, after, path string) {
 	t.Helper()
+	require.Equal(t, []string{"/data/" + path}, changedPaths(t, s, before, after))
+}
+
+// changedPaths are those that stock restic finds to differ between two backups.
+func changedPaths(t *testing.T, s *system.System, before, after string) (paths []string) {
+	t.Helper()
 	out, err := s.Run(t.Context(), "restic", "diff", "--no-lock", "--json", "--", before, after)
 	require.NoError(t, err)
-	var paths []string
 	for line := range strings.Lines(out) {
 		if path, ok := changedPath(t, line); ok {
 			paths = append(paths, path)
 		}
 	}
-	require.Equal(t, []string{"/data/" + path}, paths)
+	return paths
 }
 
 // changedPath reads a line of `restic diff --json`; there is one for each path.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -70,13 +71,24 @@ func testShape(t *testing.T, s *system.System, name string, spec lab.VolumeSpec)
 	}
 	v, err := s.CreateVolume(t.Context(), spec)
 	require.NoError(t, err)
-	result, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
-	require.NoError(t, err)
+	result := backUp(t, s, v.Namespace, v.Claim)
 	require.Equal(t, v.Image, result.Volume.Image.Name)
 	require.Equal(t, v.RadosNamespace, result.Volume.Image.Namespace)
-	if !spec.Block {
+	if spec.Block {
+		requireSameDisk(t, s, result, exportedDisk(t, v))
+	} else {
 		require.Equal(t, words, storedWords(t, s, result.Stored.ID))
 	}
+}
+
+// exportedDisk is a file with the bytes of a volume that nobody writes to, and so
+// with those of its snapshots.
+func exportedDisk(t *testing.T, v *lab.Volume) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "exported.raw")
+	_, err := v.Ceph.Run(t.Context(), "rbd", "export", "--no-progress", v.Spec(), file)
+	require.NoError(t, err)
+	return file
 }
 
 // inTree makes of a ceph-csi volume one of the driver that Kubernetes once had.
@@ -127,8 +139,9 @@ func TestUnknownCluster(t *testing.T) {
 	spec.Edit = func(pv, _ lab.Object) { pv.Set("elsewhere", "spec", "csi", "volumeAttributes", "clusterID") }
 	v, err := s.CreateVolume(t.Context(), spec)
 	require.NoError(t, err)
-	_, err = s.BackUp(t.Context(), v.Namespace, v.Claim)
-	requireFailure(t, err, backup.VolumeUnsupported, "elsewhere", "config.json")
+	run, err := s.Start(t.Context(), v.Namespace, v.Claim, "")
+	require.NoError(t, err)
+	requireFailure(t, run, backup.VolumeUnsupported, "elsewhere", "config.json")
 }
 
 // TestEncryptedVolume backs up an image that ceph-csi encrypted, as ciphertext
@@ -139,13 +152,13 @@ func TestEncryptedVolume(t *testing.T) {
 	const passphrase = "a passphrase that only the key management knows"
 	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: "secret", Size: 64 << 20, LUKS: passphrase})
 	require.NoError(t, err)
-	result, err := s.BackUp(t.Context(), v.Namespace, v.Claim)
-	require.NoError(t, err)
+	result := backUp(t, s, v.Namespace, v.Claim)
 	require.Equal(t, backup.KindRBDBlock, result.Volume.Kind, "ciphertext is not mounted")
 	require.Equal(t, backup.LUKS, result.Volume.Encryption)
 	require.Len(t, result.Notes, 1)
 	require.Contains(t, result.Notes[0], "ciphertext")
 
+	requireSameDisk(t, s, result, exportedDisk(t, v))
 	dir := t.TempDir()
 	disk, err := s.RestoreDisk(t.Context(), result.Stored.ID, dir)
 	require.NoError(t, err)
@@ -164,6 +177,7 @@ func TestEncryptedVolume(t *testing.T) {
 	require.Equal(t, uint32(backup.HeaderExtensionCSI), header.Extensions[0].Type)
 	var metadata map[string]string
 	require.NoError(t, json.Unmarshal(header.Extensions[0].Data, &metadata))
-	require.Equal(t, "encrypted", metadata["rbd.csi.ceph.com/encrypted"])
-	requireNothingLeft(t, s)
+	key, err := v.Ceph.Run(t.Context(), "rbd", "image-meta", "get", v.Spec(), "rbd.csi.ceph.com/dek")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"rbd.csi.ceph.com/encrypted": "encrypted", "rbd.csi.ceph.com/dek": strings.TrimSpace(key)}, metadata)
 }

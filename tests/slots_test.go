@@ -3,6 +3,7 @@ package tests
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // TestSlotsAreNeverExceeded backs up more volumes than the node has slots, some
@@ -26,6 +26,7 @@ func TestSlotsAreNeverExceeded(t *testing.T) {
 		_, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: claimName(i), Size: 32 << 20})
 		require.NoError(t, err)
 	}
+	busiest := watchSlots(t, nodes[0])
 	// One volume keeps a slot until the others are done, so that all of them
 	// must come through what is left.
 	require.NoError(t, nodes[0].Inject("before-Restic", "hold"))
@@ -35,24 +36,41 @@ func TestSlotsAreNeverExceeded(t *testing.T) {
 		require.NoError(t, err)
 		runs = append(runs, run)
 	}
-	require.NoError(t, nodes[0].AwaitFired(t.Context(), "before-Restic"))
-	require.Eventually(t, func() bool { return waiting(t, s, runs) > 0 }, patience, 50*time.Millisecond, "volumes that wait can be seen to")
-
-	busiest := 0
-	require.Eventually(t, func() bool {
-		held, err := filepath.Glob(filepath.Join(nodes[0].StateDir, "*"))
-		require.NoError(t, err)
-		busiest = max(busiest, len(held))
-		return done(t, s, runs) == volumes-1
-	}, patience, 20*time.Millisecond)
-	require.Equal(t, slots, busiest, "volumes that were worked on at once")
+	awaitFired(t, nodes[0], "before-Restic")
+	await(t, patience, "no volume is seen to wait", func() bool { return waiting(t, s, runs) > 0 })
+	await(t, patience, "the others do not end", func() bool { return done(t, s, runs) == volumes-1 })
 	require.NoError(t, nodes[0].LetGo("before-Restic"))
 	for _, run := range runs {
-		var result workflows.BackupVolumeResult
-		require.NoError(t, run.Get(t.Context(), &result))
-		require.Equal(t, 1, result.Attempts)
+		result := awaitSuccess(t, run)
+		require.Equal(t, 1, result.Attempts, "%v", result.Notes)
 	}
-	requireNothingLeft(t, s)
+	require.Equal(t, slots, busiest(), "volumes that were worked on at once")
+}
+
+// watchSlots counts the volumes that a node works on, over and over until the
+// function that it returns is called, which tells how many there were at most.
+func watchSlots(t *testing.T, node *system.Worker) (busiest func() int) {
+	t.Helper()
+	stop, most := make(chan struct{}), make(chan int, 1)
+	go func() {
+		n := 0
+		for tick := time.NewTicker(time.Millisecond); ; {
+			select {
+			case <-stop:
+				most <- n
+				return
+			case <-tick.C:
+				leases, _ := filepath.Glob(filepath.Join(node.StateDir, "*"))
+				n = max(n, len(leases))
+			}
+		}
+	}()
+	end := sync.OnceFunc(func() { close(stop) })
+	t.Cleanup(end)
+	return func() int {
+		end()
+		return <-most
+	}
 }
 
 func claimName(i int) string { return fmt.Sprintf("data-%d", i) }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // TestPinnedVolumeWaitsForItsNode shows that a volume which was sent to a node
@@ -35,18 +34,14 @@ func TestPinnedVolumeWaitsForItsNode(t *testing.T) {
 	// Another volume that came later passes it, so node-a had the choice.
 	other := claimOf(s, "other")
 	create(t, s, other, lab.VolumeSpec{Size: 64 << 20})
-	result, err := s.BackUp(t.Context(), other.Namespace, other.Name)
-	require.NoError(t, err)
-	require.Equal(t, "node-a", result.Node)
+	require.Equal(t, "node-a", backUp(t, s, other.Namespace, other.Name).Node)
 	status := ammonite(t, s, exitSuccess, "status", claim.String())
 	require.Contains(t, status.stdout, "waiting for a slot")
 
 	_, err = s.StartNode(t.Context(), "node-b", 1)
 	require.NoError(t, err)
-	require.NoError(t, run.Get(t.Context(), &result))
-	require.Equal(t, "node-b", result.Node)
-	require.Equal(t, 1, result.Attempts)
-	requireNothingLeft(t, s)
+	result := awaitSuccess(t, run)
+	require.Equal(t, []any{"node-b", 1}, []any{result.Node, result.Attempts})
 }
 
 // drain is how long the nodes of these tests let a volume go on.
@@ -65,13 +60,11 @@ func TestDrainLetsAQuickBackupFinish(t *testing.T) {
 	awaitHeld(t, gate)
 
 	node.Signal(syscall.SIGTERM)
-	await(t, 10*time.Second, "the agent takes no notice of SIGTERM", func() bool { return !ready(t, node) })
+	await(t, time.Minute, "the agent takes no notice of SIGTERM", func() bool { return !ready(t, node) })
 	gate.Open()
 	requireExit(t, node, 0, time.Minute)
-	var result workflows.BackupVolumeResult
-	require.NoError(t, run.Get(t.Context(), &result))
+	result := awaitSuccess(t, run)
 	require.Equal(t, []any{"node-a", 1}, []any{result.Node, result.Attempts})
-	requireNothingLeft(t, s)
 }
 
 // TestDrainMovesALongBackup shows that an agent does not stop later because of
@@ -87,26 +80,20 @@ func TestDrainMovesALongBackup(t *testing.T) {
 	awaitHeld(t, gate)
 
 	node.Signal(syscall.SIGTERM)
-	requireExit(t, node, 0, drain+30*time.Second)
+	requireExit(t, node, 0, drain+time.Minute)
 	require.Empty(t, restics(t, claim))
 	_, err = s.StartNode(t.Context(), "node-b", 1)
 	require.NoError(t, err)
-	var result workflows.BackupVolumeResult
-	require.NoError(t, run.Get(t.Context(), &result))
+	result := awaitSuccess(t, run)
 	require.Equal(t, []any{"node-b", 2}, []any{result.Node, result.Attempts})
 	require.Len(t, result.Notes, 1)
 	require.Contains(t, result.Notes[0], "the agent on node node-a stops")
-	requireNothingLeft(t, s)
 }
 
 // requireExit requires that a worker ends by itself, in time, with a status.
 func requireExit(t *testing.T, w *system.Worker, status int, within time.Duration) {
 	t.Helper()
-	select {
-	case <-w.Exited():
-	case <-time.After(within):
-		require.Fail(t, "the worker did not stop in time", "worker %s, %s", w.Name, within)
-	}
+	awaitExit(t, w, within)
 	require.Equal(t, status, w.ExitStatus(), "see %s", w.Log)
 }
 
@@ -149,18 +136,17 @@ func TestHealth(t *testing.T) {
 	require.NoError(t, nodes[0].Inject("before-Restic", "hold"))
 	run, err := s.Start(t.Context(), claim.Namespace, claim.Name, "")
 	require.NoError(t, err)
-	require.NoError(t, nodes[0].AwaitFired(t.Context(), "before-Restic"))
+	awaitFired(t, nodes[0], "before-Restic")
 	nodes[0].Signal(syscall.SIGTERM)
-	await(t, 10*time.Second, "a draining agent is not ready", func() bool {
+	await(t, time.Minute, "a draining agent is not ready", func() bool {
 		status, says := endpoint(t, nodes[0], "/readyz")
 		return status == http.StatusServiceUnavailable && strings.Contains(says, "the worker is stopping")
 	})
 	status, _ = endpoint(t, nodes[0], "/healthz")
 	require.Equal(t, http.StatusOK, status, "a draining agent lives")
 	require.NoError(t, nodes[0].LetGo("before-Restic"))
-	require.NoError(t, run.Get(t.Context(), nil))
+	awaitSuccess(t, run)
 	requireExit(t, nodes[0], 0, time.Minute)
-	requireNothingLeft(t, s)
 }
 
 // TestUnreachableKubernetesIsNotReady shows that a control worker without the
@@ -172,20 +158,22 @@ func TestUnreachableKubernetesIsNotReady(t *testing.T) {
 	require.NoError(t, err)
 	nowhere := s.Dir + "/kubeconfig"
 	require.NoError(t, os.WriteFile(nowhere, serverLine.ReplaceAll(config, []byte("server: https://127.0.0.1:1")), 0o600))
-	require.NoError(t, control.Stop(t.Context()))
+	stop(t, control)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
+	// Nobody waits for it to be ready.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
 	_, err = s.StartControl(ctx, "KUBECONFIG="+nowhere)
 	require.ErrorContains(t, err, "is not ready")
 	lame := s.Workers()[1]
-	status, says := endpoint(t, lame, "/readyz")
-	require.Equal(t, http.StatusServiceUnavailable, status)
-	require.Contains(t, says, "kubernetes: ")
-	status, _ = endpoint(t, lame, "/healthz")
+	await(t, time.Minute, "it does not say what it lacks", func() bool {
+		status, says := endpoint(t, lame, "/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(says, "kubernetes: ")
+	})
+	status, _ := endpoint(t, lame, "/healthz")
 	require.Equal(t, http.StatusOK, status)
 	lame.Signal(syscall.SIGTERM)
-	requireExit(t, lame, 0, 30*time.Second)
+	requireExit(t, lame, 0, time.Minute)
 }
 
 var serverLine = regexp.MustCompile(`server: .*`)

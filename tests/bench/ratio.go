@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -36,9 +37,9 @@ func (b *bench) pair(ctx context.Context, ours, bare side) (oursTook, bareTook t
 	return median(took[ours.name]), median(took[bare.name]), nil
 }
 
-func median(d []time.Duration) time.Duration {
-	slices.Sort(d)
-	return d[len(d)/2]
+func median[T cmp.Ordered](values []T) T {
+	slices.Sort(values)
+	return values[len(values)/2]
 }
 
 // timed returns how long f took.
@@ -50,5 +51,5 @@ func timed(f func() error) (time.Duration, error) {
 
 // report prints the line of a ratio. comparison is >= where more is better.
 func report(name string, value float64, comparison string, goal float64) {
-	fmt.Printf("ratio %s %.2f (goal %s %.2f)\n", name, value, comparison, goal)
+	fmt.Printf("ratio %s %.3f (goal %s %.2f)\n", name, value, comparison, goal)
 }

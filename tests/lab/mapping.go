@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -75,7 +76,7 @@ func (m *mapping) detach(ctx context.Context) error {
 
 func (m *mapping) unmount() error {
 	var err error
-	for range 100 {
+	for range 1200 {
 		err = syscall.Unmount(m.root, 0)
 		if !errors.Is(err, syscall.EBUSY) {
 			break
@@ -145,26 +146,20 @@ func (m *mapping) endServer() error {
 	if _, err := fmt.Sscan(string(data), &pid); err != nil {
 		return fmt.Errorf("%s: %w", m.pidFile(), err)
 	}
-	for i := range 1000 {
-		running, err := m.lab.processes(partVolume)
-		if err != nil {
-			return err
-		}
-		alive := false
-		for _, p := range running {
-			alive = alive || p.pid == pid
-		}
-		if !alive {
-			// One that was killed leaves the mount over its file.
-			if err := syscall.Unmount(m.file, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
-				return fmt.Errorf("unmount %s: %w", m.file, err)
-			}
-			return nil
-		}
-		if i == 0 {
-			_ = syscall.Kill(pid, syscall.SIGTERM)
-		}
-		time.Sleep(10 * time.Millisecond)
+	ours := func(p process) bool { return p.pid == pid }
+	running, err := m.lab.processes(partVolume)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("the storage daemon of %s does not end", m.file)
+	if slices.ContainsFunc(running, ours) {
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+	}
+	if err := m.lab.awaitEnd(partVolume, "the storage daemon of "+m.file, ours); err != nil {
+		return err
+	}
+	// One that was killed leaves the mount over its file.
+	if err := syscall.Unmount(m.file, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("unmount %s: %w", m.file, err)
+	}
+	return nil
 }

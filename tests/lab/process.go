@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +36,7 @@ type process struct {
 	part    string
 }
 
-// Names of the lab's parts, as Signal and Restart take them.
+// Names of the lab's parts, as Signal and StartPart take them.
 const (
 	Monitor     = "ceph-mon"
 	CephManager = "ceph-mgr"
@@ -194,13 +195,23 @@ func (l *Lab) Signal(part string, signal syscall.Signal) error {
 }
 
 func (l *Lab) gone(part string) error {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	return l.awaitEnd(part, part, func(process) bool { return true })
+}
+
+// endLimit is how long a process may take to end, which on a busy machine has
+// data to write before.
+const endLimit = 2 * time.Minute
+
+// awaitEnd waits for the end of those processes of a part that match; what names
+// them.
+func (l *Lab) awaitEnd(part, what string, matches func(process) bool) error {
+	for deadline := time.Now().Add(endLimit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		running, err := l.processes(part)
-		if err != nil || len(running) == 0 {
+		if err != nil || !slices.ContainsFunc(running, matches) {
 			return err
 		}
 	}
-	return fmt.Errorf("%s does not end", part)
+	return fmt.Errorf("%s does not end", what)
 }
 
 // Kill ends a part at once and leaves it down.
@@ -212,21 +223,6 @@ func (l *Lab) StartPart(ctx context.Context, part string) error {
 		return err
 	}
 	return l.await(ctx, part)
-}
-
-// Restart kills a part, starts it again with its state, and waits until it
-// answers.
-func (l *Lab) Restart(ctx context.Context, part string) error {
-	running, err := l.processes(part)
-	if err != nil {
-		return err
-	}
-	if len(running) > 0 {
-		if err := l.Kill(part); err != nil {
-			return err
-		}
-	}
-	return l.StartPart(ctx, part)
 }
 
 // await waits until a part answers.

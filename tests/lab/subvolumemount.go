@@ -64,19 +64,5 @@ func (l *Lab) unmountTree(root string) error {
 	if err := m.unmount(); err != nil {
 		return err
 	}
-	for range 1000 {
-		running, err := l.processes(partVolume)
-		if err != nil {
-			return err
-		}
-		alive := false
-		for _, p := range running {
-			alive = alive || strings.HasSuffix(p.command, " "+root)
-		}
-		if !alive {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return fmt.Errorf("ceph-fuse of %s does not end", root)
+	return l.awaitEnd(partVolume, "ceph-fuse of "+root, func(p process) bool { return strings.HasSuffix(p.command, " "+root) })
 }

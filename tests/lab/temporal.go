@@ -60,7 +60,7 @@ func (l *Lab) NewTemporalNamespace(ctx context.Context, name string) error {
 	if err != nil && !strings.Contains(err.Error(), "already") {
 		return err
 	}
-	return l.ready(ctx, Temporal, 30*time.Second, func(ctx context.Context) error {
+	return l.ready(ctx, Temporal, time.Minute, func(ctx context.Context) error {
 		return l.namespaceUsable(ctx, name)
 	})
 }

@@ -15,8 +15,8 @@ import (
 // backup through a closed gate takes as long as the test needs: it reads until
 // restic has no room for more, and then waits.
 type Gate struct {
-	// Repository is the system's repository as it is reached through the gate.
-	Repository string
+	// Repository is the repository as it is reached through the gate, at Address.
+	Repository, Address string
 
 	server *http.Server
 	mu     sync.Mutex
@@ -24,9 +24,12 @@ type Gate struct {
 	held   chan struct{}
 }
 
-// NewGate makes an open gate. Close ends it.
-func (s *System) NewGate() (*Gate, error) {
-	target, err := url.Parse(strings.TrimPrefix(s.Repository, "rest:"))
+// NewGate makes an open gate to the system's repository. Close ends it.
+func (s *System) NewGate() (*Gate, error) { return NewGate(s.Repository) }
+
+// NewGate makes an open gate to a repository on a REST server. Close ends it.
+func NewGate(repository string) (*Gate, error) {
+	target, err := url.Parse(strings.TrimPrefix(repository, "rest:"))
 	if err != nil {
 		return nil, err
 	}
@@ -34,9 +37,10 @@ func (s *System) NewGate() (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
+	address := listener.Addr().String()
 	g := &Gate{
-		Repository: "rest:http://" + listener.Addr().String() + target.Path,
-		open:       make(chan struct{}), held: make(chan struct{}, 1),
+		Repository: "rest:http://" + address + target.Path, Address: address,
+		open: make(chan struct{}), held: make(chan struct{}, 1),
 	}
 	close(g.open)
 	onward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: target.Scheme, Host: target.Host})

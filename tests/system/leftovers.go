@@ -1,6 +1,7 @@
 package system
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"go.temporal.io/api/workflowservice/v1"
+
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 )
@@ -18,7 +21,7 @@ import (
 // things are quiet, it must be nothing.
 func (s *System) Leftovers(ctx context.Context) ([]string, error) {
 	var left []string
-	for _, look := range []func(context.Context) ([]string, error){s.snapshots, s.subvolumeSnapshots, s.clones, s.mounts, s.processes, s.locks} {
+	for _, look := range []func(context.Context) ([]string, error){s.snapshots, s.subvolumeSnapshots, s.clones, s.trash, s.mounts, s.processes, s.locks} {
 		found, err := look(ctx)
 		if err != nil {
 			return nil, err
@@ -28,14 +31,11 @@ func (s *System) Leftovers(ctx context.Context) ([]string, error) {
 	return left, nil
 }
 
-// snapshots lists Ammonite's snapshots of the system's images, those in the
-// trash included.
+// snapshots lists Ammonite's snapshots of the system's images, also those that Ceph
+// keeps in its trash for the sake of a clone.
 func (s *System) snapshots(ctx context.Context) ([]string, error) {
 	var left []string
-	s.mu.Lock()
-	volumes := append([]*lab.Volume(nil), s.volumes...)
-	s.mu.Unlock()
-	for _, v := range volumes {
+	for _, v := range s.allVolumes() {
 		image := v.Spec()
 		out, err := v.Ceph.Run(ctx, "rbd", "snap", "ls", "--all", "--format", "json", "--", image)
 		if err != nil {
@@ -48,19 +48,27 @@ func (s *System) snapshots(ctx context.Context) ([]string, error) {
 			Name      string `json:"name"`
 			Namespace struct {
 				Type string `json:"type"`
+				// Original is the name before the snapshot went to the trash.
+				Original string `json:"original_name"`
 			} `json:"namespace"`
 		}
 		if err := json.Unmarshal([]byte(out), &snaps); err != nil {
 			return nil, fmt.Errorf("reading the snapshots of %s: %w", image, err)
 		}
 		for _, snap := range snaps {
-			if !strings.HasPrefix(snap.Name, backup.SnapshotName("")) && snap.Namespace.Type == "user" {
-				continue // a test's own
+			// All others are a test's own.
+			if name := cmp.Or(snap.Namespace.Original, snap.Name); strings.HasPrefix(name, backup.SnapshotName("")) {
+				left = append(left, fmt.Sprintf("snapshot %s@%s (%s)", image, name, snap.Namespace.Type))
 			}
-			left = append(left, fmt.Sprintf("snapshot %s@%s (%s)", image, snap.Name, snap.Namespace.Type))
 		}
 	}
 	return left, nil
+}
+
+func (s *System) allVolumes() []*lab.Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.volumes)
 }
 
 // subvolumeSnapshots lists Ammonite's snapshots of the system's subvolumes.
@@ -86,30 +94,93 @@ func (s *System) subvolumeSnapshots(ctx context.Context) ([]string, error) {
 	return left, nil
 }
 
-// clones lists the clones that say that they are this system's, in every cluster
-// that it has a volume in.
-func (s *System) clones(ctx context.Context) ([]string, error) {
-	clusters := map[string]*lab.Ceph{s.Lab.CephFSID: s.Lab.Ceph()}
-	s.mu.Lock()
-	for _, v := range s.volumes {
-		clusters[v.Ceph.FSID] = v.Ceph
+// place is a pool of a cluster, or a RADOS namespace of one.
+type place struct {
+	cluster *lab.Ceph
+	name    string
+}
+
+// places are where Ammonite may make clones of the system's volumes.
+func (s *System) places() (all []place) {
+	seen := map[string]bool{}
+	add := func(cluster *lab.Ceph, name string) {
+		if key := cluster.FSID + "/" + name; !seen[key] {
+			seen[key] = true
+			all = append(all, place{cluster, name})
+		}
 	}
-	s.mu.Unlock()
+	add(s.Lab.Ceph(), lab.ScratchPool)
+	for _, v := range s.allVolumes() {
+		add(v.Ceph, lab.ScratchPool)
+		add(v.Ceph, strings.TrimSuffix(v.Spec(), "/"+v.Image))
+	}
+	return all
+}
+
+// clones lists this system's clones. Other systems have theirs in the same pools.
+func (s *System) clones(ctx context.Context) ([]string, error) {
 	var left []string
-	for _, cluster := range clusters {
-		out, err := cluster.Run(ctx, "rbd", "ls", "--pool", lab.ScratchPool)
+	for _, p := range s.places() {
+		out, err := p.cluster.Run(ctx, "rbd", "ls", "--", p.name)
 		if err != nil {
 			return nil, err
 		}
 		for name := range strings.FieldsSeq(out) {
-			image := lab.ScratchPool + "/" + name
-			owner, err := cluster.Run(ctx, "rbd", "image-meta", "get", "--", image, backup.MetadataNamespace)
-			if err == nil && strings.TrimSpace(owner) == s.Namespace {
+			if !strings.HasPrefix(name, backup.SnapshotName("")) {
+				continue
+			}
+			image := p.name + "/" + name
+			owner, err := p.cluster.Run(ctx, "rbd", "image-meta", "get", "--", image, backup.MetadataNamespace)
+			ours := strings.TrimSpace(owner) == s.Namespace
+			if err != nil {
+				// It is half made or half removed, and has only its name to tell.
+				if ours, err = s.made(ctx, name); err != nil {
+					return nil, err
+				}
+			}
+			if ours {
 				left = append(left, "clone "+image)
 			}
 		}
 	}
 	return left, nil
+}
+
+// trash lists this system's clones that went to the trash.
+func (s *System) trash(ctx context.Context) ([]string, error) {
+	var left []string
+	for _, p := range s.places() {
+		out, err := p.cluster.Run(ctx, "rbd", "trash", "ls", "--all", "--format", "json", "--", p.name)
+		if err != nil {
+			return nil, err
+		}
+		var entries []struct {
+			Name string `json:"name"`
+		}
+		if err := json.Unmarshal([]byte(out), &entries); err != nil {
+			return nil, fmt.Errorf("reading the trash of %s: %w", p.name, err)
+		}
+		for _, e := range entries {
+			ours, err := s.made(ctx, e.Name)
+			if err != nil {
+				return nil, err
+			}
+			if ours {
+				left = append(left, "trash entry "+p.name+"/"+e.Name)
+			}
+		}
+	}
+	return left, nil
+}
+
+// made reports whether a clone of that name was made by a run of this system.
+func (s *System) made(ctx context.Context, name string) (bool, error) {
+	run, _, ok := backup.ParseCloneName(name)
+	if !ok {
+		return false, nil
+	}
+	found, err := s.Client.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: fmt.Sprintf("RunId = '%s'", run)})
+	return found.GetCount() > 0, err
 }
 
 // mounts lists mounts and loop devices below the system's directory, and lease
@@ -172,7 +243,11 @@ func (s *System) processesOf(dir string) ([]string, error) {
 		if err != nil || own[pid] {
 			continue
 		}
-		if line := commandLine(pid); strings.Contains(line, dir+"/") || mountsUnder(pid, here, dir) {
+		line := commandLine(pid)
+		if own[parent(pid)] && strings.HasPrefix(line, "ammonite-ceph ") {
+			continue // it lives as long as its worker, for whatever volume
+		}
+		if strings.Contains(line, dir+"/") || mountsUnder(pid, here, dir) {
 			found = append(found, fmt.Sprintf("process %d: %s", pid, line))
 		}
 	}
@@ -182,6 +257,15 @@ func (s *System) processesOf(dir string) ([]string, error) {
 func commandLine(pid int) string {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.ReplaceAll(string(line), "\x00", " ")
+}
+
+// parent is the process that a process belongs to; 0 when it is gone.
+func parent(pid int) (ppid int) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if _, after, found := strings.Cut(string(status), "\nPPid:"); found {
+		_, _ = fmt.Sscan(after, &ppid)
+	}
+	return ppid
 }
 
 // mountsUnder reports whether the process has a mount namespace of its own, with

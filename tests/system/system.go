@@ -28,8 +28,6 @@ type Options struct {
 	WorkerBinary string
 	// HeartbeatTimeout is after how much silence nodes are taken for dead.
 	HeartbeatTimeout time.Duration
-	// Env is added to the environment of every worker, as KEY=value.
-	Env []string
 }
 
 // System is an installation of Ammonite.

@@ -3,6 +3,7 @@ package system
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -64,7 +65,7 @@ func (s *System) start(ctx context.Context, name string, env []string) (*Worker,
 		return nil, fmt.Errorf("making the directory of worker %s: %w", name, err)
 	}
 	var err error
-	if w.Listen, err = freeAddress(); err != nil {
+	if w.Listen, err = FreeAddress(); err != nil {
 		return nil, err
 	}
 	w.env = append([]string{
@@ -74,7 +75,7 @@ func (s *System) start(ctx context.Context, name string, env []string) (*Worker,
 		"AMMONITE_SCRATCH_POOL=" + lab.ScratchPool,
 		"AMMONITE_HEARTBEAT_TIMEOUT=" + s.options.HeartbeatTimeout.String(),
 		"AMMONITE_FAULTS=" + w.Faults,
-	}, append(s.options.Env, env...)...)
+	}, env...)
 	s.mu.Lock()
 	s.workers = append(s.workers, w)
 	s.mu.Unlock()
@@ -173,12 +174,21 @@ func (w *Worker) Stop(ctx context.Context) error {
 	}
 }
 
-// freeAddress is an address on loopback that nothing listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
+// Ports are looked for below those of labs, and those that the kernel gives to
+// outgoing connections: one of these could be taken while a worker is down.
+const (
+	lowestPort = 10000
+	ports      = 6000
+)
+
+// FreeAddress is an address on loopback that nothing listens on.
+func FreeAddress() (address string, err error) {
+	for range 100 {
+		address = fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(ports))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("looking for a free port: %w", err)
 }
