@@ -11,18 +11,6 @@ import (
 	"github.com/ammonite-backup/ammonite/tests/system"
 )
 
-// atTheGate starts a backup and waits until its data are held back.
-func atTheGate(t *testing.T, s *system.System, gate *system.Gate) client.WorkflowRun {
-	t.Helper()
-	claim := claimOf(s, "data")
-	create(t, s, claim, large)
-	gate.Shut()
-	run, err := s.Start(t.Context(), claim.Namespace, claim.Name, "")
-	require.NoError(t, err)
-	awaitHeld(t, gate)
-	return run
-}
-
 // TestTerminatedRunLeavesNothing terminates a run, which then cannot clean up. The
 // node that worked for it sees to that.
 func TestTerminatedRunLeavesNothing(t *testing.T) {

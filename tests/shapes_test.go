@@ -179,5 +179,10 @@ func TestEncryptedVolume(t *testing.T) {
 	require.NoError(t, json.Unmarshal(header.Extensions[0].Data, &metadata))
 	key, err := v.Ceph.Run(t.Context(), "rbd", "image-meta", "get", v.Spec(), "rbd.csi.ceph.com/dek")
 	require.NoError(t, err)
-	require.Equal(t, map[string]string{"rbd.csi.ceph.com/encrypted": "encrypted", "rbd.csi.ceph.com/dek": strings.TrimSpace(key)}, metadata)
+	handle, err := s.Run(t.Context(), "kubectl", "get", "pv", result.Volume.PV, "-o", "jsonpath={.spec.csi.volumeHandle}")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{
+		"rbd.csi.ceph.com/encrypted": "encrypted", "rbd.csi.ceph.com/dek": strings.TrimSpace(key),
+		"volumeHandle": handle, "encryptionKMSID": "lab-metadata",
+	}, metadata)
 }

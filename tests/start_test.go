@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
@@ -44,6 +45,18 @@ func startGated(t *testing.T, s *system.System, slots int, env ...string) (*syst
 	node, err := s.StartNode(t.Context(), "node-a", slots, append(env, "RESTIC_REPOSITORY="+gate.Repository, "RESTIC_PACK_SIZE=4")...)
 	require.NoError(t, err)
 	return gate, node
+}
+
+// atTheGate starts a backup and waits until its data are held back.
+func atTheGate(t *testing.T, s *system.System, gate *system.Gate) client.WorkflowRun {
+	t.Helper()
+	claim := claimOf(s, "data")
+	create(t, s, claim, large)
+	gate.Shut()
+	run, err := s.Start(t.Context(), claim.Namespace, claim.Name, "")
+	require.NoError(t, err)
+	awaitHeld(t, gate)
+	return run
 }
 
 // awaitQuiet waits a while for the end of all runs on the system's claims.
