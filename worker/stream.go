@@ -137,6 +137,9 @@ func streamFor(name, argument string) error {
 		return fmt.Errorf("reading what to stream: %w", err)
 	}
 	if name == streamName {
+		// As much as an unprivileged process may have: less waking up for each other.
+		// Standard output may also be no pipe.
+		_, _ = unix.FcntlInt(os.Stdout.Fd(), unix.F_SETPIPE_SZ, 1<<20)
 		return request.answer(context.Background(), os.Stdout)
 	}
 	err := syscall.Exec("/proc/self/exe", []string{streamName, streamCommand, argument}, request.environment())
