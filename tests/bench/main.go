@@ -39,6 +39,7 @@ func main() {
 	var b bench
 	flag.Uint64Var(&b.gib, "size", 2, "data in a volume, in GiB")
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each side is timed")
+	flag.StringVar(&b.only, "only", "", "compare one thing alone: disk, sparse or filesystem")
 	flag.Parse()
 	if err := b.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -50,6 +51,7 @@ func main() {
 type bench struct {
 	gib    uint64
 	rounds int
+	only   string
 
 	lab    *lab.Lab
 	worker string
@@ -80,8 +82,14 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := os.Mkdir(b.scratch, 0o700); err != nil {
 		return err
 	}
-	for _, compare := range []func(context.Context) error{b.disk, b.sparse, b.filesystem} {
-		if err := compare(ctx); err != nil {
+	for _, c := range []struct {
+		name    string
+		compare func(context.Context) error
+	}{{"disk", b.disk}, {"sparse", b.sparse}, {"filesystem", b.filesystem}} {
+		if b.only != "" && b.only != c.name {
+			continue
+		}
+		if err := c.compare(ctx); err != nil {
 			return err
 		}
 	}

@@ -61,3 +61,6 @@ func (l *Lab) NewRepository(ctx context.Context, name string) (url string, err e
 	_, err = l.Run(ctx, "restic", "-r", url, "--password-file", l.ResticPasswordFile, "init")
 	return url, err
 }
+
+// RemoveRepository removes a repository with all that is in it.
+func (l *Lab) RemoveRepository(name string) error { return os.RemoveAll(l.repositoryDir(name)) }
