@@ -22,8 +22,9 @@ import (
 // make a header that no name leads to, and to enter it into the snapshot's list.
 // librbd takes a child off that list only when it removes an image that it finds
 // by its name. An image has its name before its header, and its header before it
-// is listed, and loses them in the opposite order; so one that is listed without
-// any of them has lost it for good.
+// is listed; one that is being removed is in the trash from before it loses its
+// name until it is off the list. So one that is listed, but lacks its header or is
+// neither named nor in the trash, stays like that.
 func detachVanished(conn *rados.Conn, pool *rados.IOContext, image *rbd.Image, snapshot uint64) error {
 	id, err := image.GetId()
 	if err != nil {

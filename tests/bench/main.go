@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -41,6 +42,10 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each side is timed")
 	flag.StringVar(&b.only, "only", "", "compare one thing alone: disk, sparse or filesystem")
 	flag.Parse()
+	if !slices.Contains([]string{"", "disk", "sparse", "filesystem"}, b.only) {
+		fmt.Fprintf(os.Stderr, "bench: there is nothing called %q to compare; give disk, sparse or filesystem\n", b.only)
+		os.Exit(2)
+	}
 	if err := b.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
