@@ -41,6 +41,27 @@ const (
 	// AnnotationLastStart is on the PersistentVolume: when the last attempt
 	// began.
 	AnnotationLastStart = "last-start"
+	// AnnotationBackup is on namespace, claim or PersistentVolume: whether the
+	// volume is backed up.
+	AnnotationBackup = "backup"
+	// AnnotationInterval is on claim or namespace: how old the last good backup
+	// may become, as a Duration.
+	AnnotationInterval = "interval"
+	// AnnotationGrace is on claim or namespace: how long a claim exists before
+	// its first backup, as a Duration.
+	AnnotationGrace = "grace"
+	// AnnotationBackupNow is on the claim: each new value asks for a backup at
+	// once.
+	AnnotationBackupNow = "backup-now"
+	// AnnotationBackupNowAnswered is on the claim: the value of
+	// AnnotationBackupNow that the last such backup was made for.
+	AnnotationBackupNowAnswered = "backup-now-answered"
+	// AnnotationFailures is on the PersistentVolume: how many attempts failed
+	// since the last good backup.
+	AnnotationFailures = "failures"
+	// AnnotationLastFailure is on the PersistentVolume: when the last of them
+	// ended.
+	AnnotationLastFailure = "last-failure"
 )
 
 // maxWorkflowID is the width of the workflow ID column in Temporal's
