@@ -211,6 +211,11 @@ func (p *Process) EnsureSnapshotAbsent(ctx context.Context, source backup.Source
 	return err
 }
 
+// Load is Cluster.Load.
+func (p *Process) Load(ctx context.Context) (backup.Load, error) {
+	return remote[backup.Load](ctx, p, "Load", Call{})
+}
+
 // Ready is Cluster.Ready.
 func (p *Process) Ready(ctx context.Context) error {
 	_, err := remote[bool](ctx, p, "Ready", Call{})

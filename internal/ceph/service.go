@@ -73,6 +73,13 @@ func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
 	return nil
 }
 
+// Load answers Process.Load.
+func (s *Service) Load(_ Call, a *Answer[backup.Load]) error {
+	load, err := s.cluster.Load(unbounded)
+	*a = Answer[backup.Load]{load, backup.MessageOf(err)}
+	return nil
+}
+
 // Ready answers Process.Ready.
 func (s *Service) Ready(_ Call, a *Answer[bool]) error {
 	a.Failed = backup.MessageOf(s.cluster.Ready(unbounded))
