@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -100,13 +103,19 @@ func (c *Client) MarkBackedUp(ctx context.Context, v backup.Volume, snapshot, no
 	return false, "", explain("annotating claim "+v.Claim.String(), refusal)
 }
 
-// annotationPatch is a merge patch that sets one annotation of the object with
-// the UID, and of the given version unless that is empty.
+// annotationPatch sets one annotation as annotationsPatch does.
 func annotationPatch(uid, version, name, value string) ([]byte, error) {
+	return annotationsPatch(uid, version, map[string]string{name: value})
+}
+
+// annotationsPatch is a merge patch that sets annotations of the object with the
+// UID, and of the given version unless that is empty.
+func annotationsPatch(uid, version string, annotations map[string]string) ([]byte, error) {
 	if uid == "" {
-		return nil, fmt.Errorf("setting the annotation %s: the UID of its object is not known", name)
+		names := slices.Sorted(maps.Keys(annotations))
+		return nil, fmt.Errorf("setting %s: the UID of the object is not known", strings.Join(names, ", "))
 	}
-	metadata := map[string]any{"uid": uid, "annotations": map[string]string{name: value}}
+	metadata := map[string]any{"uid": uid, "annotations": annotations}
 	if version != "" {
 		metadata["resourceVersion"] = version
 	}

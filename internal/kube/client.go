@@ -1,5 +1,6 @@
-// Package kube reads what stands behind a claim from Kubernetes, and writes the
-// two annotations that say when it was backed up.
+// Package kube reads claims and what stands behind them from Kubernetes, and
+// writes to claims and volumes what became of their backups: annotations for
+// programs, events for people.
 package kube
 
 import (
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -25,8 +27,11 @@ const (
 
 // Client is a Kubernetes API client. It is safe for concurrent use.
 type Client struct {
-	api    kubernetes.Interface
-	prefix string
+	api kubernetes.Interface
+	// watching is for requests that last.
+	watching kubernetes.Interface
+	prefix   string
+	own      string
 }
 
 // Connect returns a client for the cluster of the kubeconfig file, or of the
@@ -38,10 +43,20 @@ func Connect(kubeconfig, prefix string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClient(config, prefix)
+}
+
+func newClient(config *rest.Config, prefix string) (*Client, error) {
 	config.QPS = queriesPerSecond
 	config.Burst = burst
-	config.Timeout = requestTimeout
 	config.UserAgent = "ammonite"
+	// Long lists are read several times as fast.
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	watching, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the Kubernetes client: %w", err)
+	}
+	config.Timeout = requestTimeout
 	api, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the Kubernetes client: %w", err)
@@ -49,7 +64,15 @@ func Connect(kubeconfig, prefix string) (*Client, error) {
 	if !strings.HasSuffix(prefix, "/") {
 		prefix += "/"
 	}
-	return &Client{api: api, prefix: prefix}, nil
+	return &Client{api: api, watching: watching, prefix: prefix}, nil
+}
+
+// WithOwn returns a client like c that knows which namespace Ammonite itself runs
+// in; empty stands for none.
+func (c *Client) WithOwn(namespace string) *Client {
+	knowing := *c
+	knowing.own = namespace
+	return &knowing
 }
 
 func load(kubeconfig string) (*rest.Config, error) {
@@ -84,8 +107,8 @@ func explain(doing string, err error) error {
 		return nil
 	case apierrors.IsForbidden(err):
 		// The API's message names user, verb and resource.
-		return fmt.Errorf("%s: %w. Grant the permission to the worker's ServiceAccount; it needs get on namespaces, and get and "+
-			"patch on persistentvolumeclaims and persistentvolumes", doing, err)
+		return fmt.Errorf("%s: %w. Grant the permission to the worker's ServiceAccount; it needs get, list and watch on namespaces, "+
+			"get, list, watch and patch on persistentvolumeclaims and persistentvolumes, and create on events", doing, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: %w. The credentials in the kubeconfig or ServiceAccount are not valid any more", doing, err)
 	default:

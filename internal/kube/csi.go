@@ -40,6 +40,13 @@ const (
 	attributeProvisioned     = "provisionVolume"
 )
 
+// attributesRead are all of them. What resolves volumes in bulk keeps no others.
+var attributesRead = []string{
+	attributeClusterID, attributeMonitors, attributeStatic, attributeMigration, attributeEncrypted, attributeEncryptionType,
+	attributeKMSID, attributePool, attributeRadosNamespace, attributeImage, attributeFilesystem, attributeSubvolume,
+	attributeSubvolumeGroup, attributeSubvolumePath, attributeRootPath, attributeShallow, attributeBackingSnapshot, attributeProvisioned,
+}
+
 // isTrue reads a boolean attribute as ceph-csi does; what is not one is false.
 func isTrue(s string) bool {
 	b, err := strconv.ParseBool(s)

@@ -27,7 +27,6 @@ import (
 )
 
 const (
-	prefix     = "example.org/"
 	lastBackup = prefix + backup.AnnotationLastBackup
 	lastStart  = prefix + backup.AnnotationLastStart
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -25,17 +26,14 @@ func (c *Client) Volume(ctx context.Context, claim backup.Claim) (backup.Volume,
 		return backup.Volume{}, explain("reading claim "+claim.String(), err)
 	}
 	if claim.UID != "" && string(pvc.UID) != claim.UID {
-		return backup.Volume{}, backup.Fail(backup.VolumeGone,
-			fmt.Sprintf("claim %s was deleted and made again", claim), "Start a backup of the new claim.", nil)
+		return backup.Volume{}, madeAgain(claim)
 	}
 	if err := checkBound(pvc); err != nil {
 		return backup.Volume{}, err
 	}
 	pv, err := c.api.CoreV1().PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return backup.Volume{}, backup.Fail(backup.VolumeGone,
-			fmt.Sprintf("volume %s of claim %s does not exist", pvc.Spec.VolumeName, claim),
-			"The claim has lost its volume; `kubectl describe pvc` tells more.", err)
+		return backup.Volume{}, volumeMissing(pvc, err)
 	}
 	if err != nil {
 		return backup.Volume{}, explain("reading volume "+pvc.Spec.VolumeName, err)
@@ -48,9 +46,22 @@ func (c *Client) Volume(ctx context.Context, claim backup.Claim) (backup.Volume,
 func (c *Client) claimGone(ctx context.Context, claim backup.Claim, cause error) error {
 	_, err := c.api.CoreV1().Namespaces().Get(ctx, claim.Namespace, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no namespace %s", claim.Namespace),
-			"`kubectl get namespaces` lists them.", nil)
+		return namespaceGone(claim.Namespace)
 	}
 	return backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no claim %s", claim),
 		fmt.Sprintf("`kubectl get pvc -n %s` lists the namespace's claims.", claim.Namespace), cause)
+}
+
+func namespaceGone(name string) error {
+	return backup.Fail(backup.VolumeGone, fmt.Sprintf("there is no namespace %s", name), "`kubectl get namespaces` lists them.", nil)
+}
+
+func madeAgain(claim backup.Claim) error {
+	return backup.Fail(backup.VolumeGone, fmt.Sprintf("claim %s was deleted and made again", claim), "Start a backup of the new claim.", nil)
+}
+
+func volumeMissing(pvc *corev1.PersistentVolumeClaim, cause error) error {
+	return backup.Fail(backup.VolumeGone,
+		fmt.Sprintf("volume %s of claim %s does not exist", pvc.Spec.VolumeName, claimOf(pvc)),
+		"The claim has lost its volume; `kubectl describe pvc` tells more.", cause)
 }
