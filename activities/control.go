@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
 // claims is what the control side needs from Kubernetes.
@@ -16,6 +17,9 @@ type claims interface {
 	Volume(ctx context.Context, claim backup.Claim) (backup.Volume, error)
 	MarkStarted(ctx context.Context, v backup.Volume, at time.Time) error
 	MarkBackedUp(ctx context.Context, v backup.Volume, snapshot, now time.Time) (marked bool, reason string, err error)
+	MarkFailed(ctx context.Context, claim backup.Claim, started, ended time.Time) (failures int, err error)
+	Tell(ctx context.Context, claim backup.Claim, e backup.Event) error
+	Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
 }
 
 // Ceph is what the control side needs from a Ceph cluster.
@@ -26,13 +30,18 @@ type Ceph interface {
 	Clones(ctx context.Context, pool, run string) ([]backup.Image, error)
 	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
 	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error
+	Load(ctx context.Context) (backup.Load, error)
 }
 
-// runs answers whether a workflow run goes on.
+// runs answers what Temporal knows about workflow runs.
 type runs interface {
 	// Open reports whether the run, or the one that a reset replaced it by, has
 	// not ended yet. A run that Temporal has forgotten is not open.
 	Open(ctx context.Context, workflowID, runID string) (bool, error)
+	// Running returns the workflow IDs of all backups that are under way.
+	Running(ctx context.Context) (map[string]bool, error)
+	// Await returns how runs ended once one has, or nothing when ctx ends first.
+	Await(ctx context.Context, runs []SweepRun) ([]RunEnd, error)
 }
 
 // Control holds the activities that only talk to APIs. They heartbeat, so that
@@ -50,6 +59,8 @@ type Control struct {
 	ScratchPool string
 	// HeartbeatTimeout is after how much silence a node is taken for dead.
 	HeartbeatTimeout time.Duration
+	// Observe is told of every run that ends here; nil for nobody.
+	Observe func(Ended)
 }
 
 // uninterrupted heartbeats for a short activity and shields it from
@@ -163,6 +174,29 @@ type AnnotateInput struct {
 	// BackedUp asks for last-backup on the claim: the snapshot's time of a
 	// backup that the repository lists.
 	BackedUp *time.Time `json:"backedUp,omitempty"`
+	// Failed asks for the count of failures on the PersistentVolume.
+	Failed *FailedAttempt `json:"failed,omitempty"`
+	// Event is told to the claim's tenant.
+	Event *backup.Event `json:"event,omitempty"`
+	// Ended is set at the end of a run, for statistics.
+	Ended *Ended `json:"ended,omitempty"`
+}
+
+// FailedAttempt is when an attempt began that failed, and when it ended.
+type FailedAttempt struct {
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended"`
+}
+
+// Ended is what statistics are kept of.
+type Ended struct {
+	Volume  backup.Volume `json:"volume"`
+	Outcome string        `json:"outcome"`
+	// Duration is that of the run, Waited how much of it was spent waiting for a
+	// slot.
+	Duration backup.Duration `json:"duration"`
+	Waited   backup.Duration `json:"waited"`
+	Stored   backup.Stored   `json:"stored,omitzero"`
 }
 
 // AnnotateResult says whether the mark is there, and if not, why.
@@ -171,22 +205,45 @@ type AnnotateResult struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Annotate leaves the marks that tenants and the next sweep read. A repeat
-// writes the same values; last-backup never moves backwards, and an object of
-// another UID is never touched.
+// Annotate leaves the marks that tenants and the next sweep read, and tells the
+// tenant. A repeat writes the same values and tells nothing twice; last-backup
+// never moves backwards, and an object of another UID is never touched.
+//
+// That the tenant could not be told is no failure of its own.
 func (c *Control) Annotate(ctx context.Context, in AnnotateInput) (AnnotateResult, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
+	result, err := c.mark(ctx, in)
+	if err != nil {
+		return result, toFailure(err)
+	}
+	if in.Event != nil {
+		if err := c.Claims.Tell(ctx, in.Volume.Claim, *in.Event); err != nil {
+			activity.GetLogger(ctx).Warn("the tenant could not be told", "event", in.Event.Reason, "error", err)
+		}
+	}
+	if in.Ended != nil && c.Observe != nil {
+		c.Observe(*in.Ended)
+	}
+	return result, nil
+}
+
+func (c *Control) mark(ctx context.Context, in AnnotateInput) (AnnotateResult, error) {
 	if in.Started != nil {
 		if err := c.Claims.MarkStarted(ctx, in.Volume, *in.Started); err != nil {
-			return AnnotateResult{}, toFailure(err)
+			return AnnotateResult{}, err
+		}
+	}
+	if in.Failed != nil {
+		if _, err := c.Claims.MarkFailed(ctx, in.Volume.Claim, in.Failed.Started, in.Failed.Ended); err != nil {
+			return AnnotateResult{}, err
 		}
 	}
 	if in.BackedUp == nil {
 		return AnnotateResult{Marked: true}, nil
 	}
 	marked, reason, err := c.Claims.MarkBackedUp(ctx, in.Volume, *in.BackedUp, time.Now())
-	return AnnotateResult{Marked: marked, Reason: reason}, toFailure(err)
+	return AnnotateResult{Marked: marked, Reason: reason}, err
 }
 
 // CleanupInput says what a run made and where.

@@ -101,6 +101,9 @@ func NewNode(s Settings, temporal signaler, access func(clusterID string) (Acces
 	}
 }
 
+// Slots returns how many of the node's slots are in use and how many are free.
+func (n *Node) Slots() (used, free int) { return n.slots.count() }
+
 // SlotGranted is the name of the signal by which a node tells a workflow that
 // it holds a slot for it.
 const SlotGranted = "slot-granted"

@@ -81,6 +81,13 @@ func (s *slots) acquire(ctx context.Context, l Lease, dir string) (*heldSlot, er
 	return h, nil
 }
 
+// count returns how many slots are in use and how many are not.
+func (s *slots) count() (used, free int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held), s.free
+}
+
 // giveBack ends the lease's steps, removes its place, and only then frees the
 // slot, so that a node never works on more volumes than it has slots.
 func (s *slots) giveBack(ctx context.Context, h *heldSlot) error {

@@ -23,10 +23,11 @@ var (
 	errStopping = errors.New("the worker is stopping")
 )
 
-// health serves /healthz, which is good while the process runs, and /readyz,
-// which is good while it polls and reaches what it needs.
+// health serves /healthz, which is good while the process runs, /readyz, which is
+// good while it polls and reaches what it needs, and what else is added.
 type health struct {
 	server *http.Server
+	mux    *http.ServeMux
 	mu     sync.Mutex
 	state  error
 	checks map[string]func(context.Context) error
@@ -35,11 +36,15 @@ type health struct {
 func newHealth() *health {
 	h := &health{state: errStarting, checks: map[string]func(context.Context) error{}}
 	mux := http.NewServeMux()
+	h.mux = mux
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", h.ready)
 	h.server = &http.Server{Handler: mux, ReadHeaderTimeout: checkTimeout}
 	return h
 }
+
+// serve adds an endpoint.
+func (h *health) serve(path string, handler http.Handler) { h.mux.Handle("GET "+path, handler) }
 
 // require adds a condition of readiness.
 func (h *health) require(name string, check func(context.Context) error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/mount"
 	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
+	"github.com/ammonite-backup/ammonite/schedules"
 )
 
 // version is set by the linker.
@@ -72,6 +73,10 @@ func configuration() (settings config.Worker, repository restic.Repository, err 
 	if settings.Agent() {
 		var wrong error
 		repository, wrong = restic.FromEnvironment(os.Environ())
+		err = errors.Join(err, wrong)
+	}
+	if settings.Control() && settings.Schedules != "" {
+		_, wrong := schedules.Read(settings.Schedules)
 		err = errors.Join(err, wrong)
 	}
 	return settings, repository, err

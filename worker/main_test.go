@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,10 +40,13 @@ func TestWrongSettingsAreAllNamed(t *testing.T) {
 	t.Setenv("AMMONITE_SLOTS", "many")
 	t.Setenv("CEPH_CONF", "/no/such/ceph.conf")
 	t.Setenv("KUBECONFIG", "/no/such/kubeconfig")
+	schedules := filepath.Join(t.TempDir(), "schedules.yaml")
+	require.NoError(t, os.WriteFile(schedules, []byte("sweep: {cron: never, limit: 1}"), 0o600))
+	t.Setenv("AMMONITE_SCHEDULES", schedules)
 	t.Setenv("RESTIC_REPOSITORY", "")
 	t.Setenv("RESTIC_PASSWORD_FILE", "/no/such/password")
 	err := run(nil, &bytes.Buffer{})
-	for _, variable := range []string{"AMMONITE_ROLE", "AMMONITE_SLOTS", "CEPH_CONF", "KUBECONFIG", "RESTIC_REPOSITORY", "RESTIC_PASSWORD_FILE"} {
+	for _, variable := range []string{"AMMONITE_ROLE", "AMMONITE_SLOTS", "CEPH_CONF", "KUBECONFIG", "RESTIC_REPOSITORY", "RESTIC_PASSWORD_FILE", schedules, "sweep.cron", "sweep.limit"} {
 		require.ErrorContains(t, err, variable)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
@@ -19,9 +20,11 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/config"
 	"github.com/ammonite-backup/ammonite/internal/kube"
+	"github.com/ammonite-backup/ammonite/internal/metrics"
 	"github.com/ammonite-backup/ammonite/internal/mount"
 	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
+	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -49,6 +52,7 @@ type process struct {
 	log        *zap.Logger
 	temporal   client.Client
 	health     *health
+	registry   *prometheus.Registry
 	// workers are what polls Temporal, in the order in which that stops; those of
 	// a group stop together.
 	workers [][]worker.Worker
@@ -57,7 +61,7 @@ type process struct {
 
 // serve runs the worker until the context ends, then drains it.
 func serve(ctx context.Context, settings config.Worker, repository restic.Repository, log *zap.Logger) (err error) {
-	p := &process{settings: settings, repository: repository, log: log, health: newHealth()}
+	p := &process{settings: settings, repository: repository, log: log, health: newHealth(), registry: metrics.NewRegistry(version, settings.Role)}
 	defer p.close()
 	if err := p.prepare(); err != nil {
 		return err
@@ -66,8 +70,14 @@ func serve(ctx context.Context, settings config.Worker, repository restic.Reposi
 		return err
 	}
 	p.closers = append(p.closers, p.health.close)
+	p.health.serve("/metrics", metrics.Handler(p.registry))
+	traced, flush, err := startTracing(ctx, serviceName(settings), log)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, flush)
 
-	temporal, namespace, err := dialTemporal(ctx, log)
+	temporal, namespace, err := dialTemporal(ctx, log, traced)
 	if err != nil {
 		return err
 	}
@@ -83,10 +93,16 @@ func serve(ctx context.Context, settings config.Worker, repository restic.Reposi
 		}
 	}
 	if settings.Control() {
-		if err := registerSearchAttributes(ctx, temporal, namespace); err != nil {
+		if err := schedules.RegisterSearchAttributes(ctx, temporal.OperatorService(), namespace); err != nil {
+			return err
+		}
+		if err := p.applySchedules(ctx, namespace); err != nil {
 			return err
 		}
 		p.addControl()
+		if err := p.watch(ctx, namespace); err != nil {
+			return err
+		}
 	}
 	for _, w := range slices.Concat(p.workers...) {
 		if err := w.Start(); err != nil {
@@ -116,7 +132,9 @@ func (p *process) prepare() error {
 	}
 	if s.Control() {
 		p.kubernetes, err = kube.Connect(s.Kubeconfig, s.AnnotationPrefix)
-		wrong = append(wrong, err)
+		if wrong = append(wrong, err); err == nil {
+			p.kubernetes = p.kubernetes.WithOwn(s.OwnNamespace)
+		}
 		p.ceph, err = connect(known)
 		if wrong = append(wrong, err); err == nil {
 			p.closers = append(p.closers, p.ceph.close)
@@ -165,6 +183,7 @@ func (p *process) addAgent(ctx context.Context) error {
 	}, func(ctx context.Context, l activities.Leftover) error {
 		return reconcileEnded(ctx, p.temporal, s.Node, l)
 	})
+	p.registry.MustRegister(metrics.NewNode(s.Node, node.Slots))
 	var slots []worker.Worker
 	for _, queue := range []string{backup.SlotQueue(s.Node), backup.AnySlotQueue} {
 		w := worker.New(p.temporal, queue, worker.Options{
@@ -231,10 +250,12 @@ func (p *process) addControl() {
 		Interceptors:                 interceptors(),
 	})
 	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
+	w.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
 	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivityWithOptions(&activities.Control{
 		Claims: p.kubernetes, Ceph: p.ceph.find, Runs: workflowRuns{p.temporal},
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
+		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
 	p.workers = append(p.workers, []worker.Worker{w})
 }

@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/operatorservice/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/interceptor"
 	"go.uber.org/zap"
 
 	"github.com/ammonite-backup/ammonite/activities"
@@ -21,14 +18,21 @@ import (
 // temporalRetry is how often an unreachable Temporal server is tried.
 const temporalRetry = 2 * time.Second
 
+// workerHeartbeatEvery is how often workers tell Temporal of themselves.
+const workerHeartbeatEvery = 10 * time.Second
+
 // dialTemporal connects as the environment says. It waits for a server that is
-// not there yet: workers and server often start together.
-func dialTemporal(ctx context.Context, log *zap.Logger) (client.Client, string, error) {
+// not there yet: workers and server often start together. The client and all that
+// is made with it are traced by the given interceptors.
+func dialTemporal(ctx context.Context, log *zap.Logger, traced []interceptor.ClientInterceptor) (client.Client, string, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return nil, "", fmt.Errorf("reading TEMPORAL_* from the environment: %w", err)
 	}
 	options.Logger = temporalLogger(log)
+	options.Interceptors = traced
+	// The slots of nodes are read from these, see listSlots.
+	options.WorkerHeartbeatInterval = workerHeartbeatEvery
 	if options.Namespace == "" {
 		options.Namespace = client.DefaultNamespace
 	}
@@ -42,74 +46,6 @@ func dialTemporal(ctx context.Context, log *zap.Logger) (client.Client, string, 
 		case <-ctx.Done():
 			return nil, "", fmt.Errorf("stopped before Temporal at %s answered: %w", options.HostPort, err)
 		case <-time.After(temporalRetry):
-		}
-	}
-}
-
-// registerSearchAttributes adds those of Ammonite's search attributes that the
-// namespace lacks. Adding one that exists with another type goes unnoticed on
-// some stores, so the types are compared afterwards.
-func registerSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
-	wanted := map[string]enumspb.IndexedValueType{}
-	for _, key := range workflows.SearchAttributes() {
-		wanted[key.GetName()] = key.GetValueType()
-	}
-	list := func() (map[string]enumspb.IndexedValueType, error) {
-		have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
-		if err != nil {
-			return nil, fmt.Errorf("listing the search attributes of namespace %s: %w", namespace, err)
-		}
-		return have.GetCustomAttributes(), nil
-	}
-	have, err := list()
-	if err != nil {
-		return err
-	}
-	missing := map[string]enumspb.IndexedValueType{}
-	for name, kind := range wanted {
-		if _, ok := have[name]; !ok {
-			missing[name] = kind
-		}
-	}
-	if len(missing) > 0 {
-		_, err := c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing})
-		var exists *serviceerror.AlreadyExists
-		if err != nil && !errors.As(err, &exists) {
-			return fmt.Errorf("adding search attributes to namespace %s: %w", namespace, err)
-		}
-		if have, err = list(); err != nil {
-			return err
-		}
-	}
-	for name, kind := range wanted {
-		if have[name] != kind {
-			return fmt.Errorf("search attribute %s of namespace %s is of type %s instead of %s; remove it with `temporal operator search-attribute remove --name %s` and restart the worker",
-				name, namespace, have[name], kind, name)
-		}
-	}
-	return nil
-}
-
-// workflowRuns answers from Temporal whether a run goes on.
-type workflowRuns struct{ client client.Client }
-
-func (r workflowRuns) Open(ctx context.Context, workflowID, runID string) (bool, error) {
-	for {
-		d, err := r.client.DescribeWorkflowExecution(ctx, workflowID, runID)
-		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("asking Temporal for workflow %s: %w", workflowID, err)
-		}
-		if d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return true, nil
-		}
-		// What was made by a run that was reset belongs to its successor.
-		runID = d.GetWorkflowExtendedInfo().GetResetRunId()
-		if runID == "" {
-			return false, nil
 		}
 	}
 }

@@ -74,10 +74,11 @@ func (a *attempt) waitForSlot(ctx workflow.Context) error {
 		where = "node " + a.run.in.Node
 	}
 	a.run.report.step("waiting for a slot on " + where)
-	priority := workflow.GetInfo(ctx).Priority.PriorityKey
-	if priority == 0 {
-		priority = defaultPriority
+	priority := temporal.Priority{
+		PriorityKey: cmp.Or(workflow.GetInfo(ctx).Priority.PriorityKey, defaultPriority),
+		FairnessKey: a.run.in.Namespace,
 	}
+	asked := workflow.Now(ctx)
 	// The lease outlives a cancellation of the run until the node has taken down
 	// in order what it holds.
 	holdCtx, cancel := workflow.NewDisconnectedContext(ctx)
@@ -113,6 +114,7 @@ func (a *attempt) waitForSlot(ctx workflow.Context) error {
 			}).
 			Select(ctx)
 	}
+	a.run.waited += workflow.Now(ctx).Sub(asked)
 	if err == nil {
 		a.run.result.Node = a.node
 		a.run.report.node(a.node, a.lease.Attempt)

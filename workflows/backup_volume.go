@@ -4,6 +4,7 @@ package workflows
 
 import (
 	"cmp"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
@@ -56,7 +57,7 @@ type BackupVolumeResult struct {
 // on the way, however it ends.
 func BackupVolume(ctx workflow.Context, in BackupVolumeInput) (result BackupVolumeResult, err error) {
 	run := newBackupRun(ctx, in)
-	defer func() { err = run.conclude(err); result = run.result }()
+	defer func() { err = run.conclude(ctx, err); result = run.result }()
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
@@ -101,6 +102,8 @@ type backupRun struct {
 	plan   activities.Plan
 	report *report
 	result BackupVolumeResult
+	// waited is how long the run waited for slots.
+	waited time.Duration
 }
 
 func newBackupRun(ctx workflow.Context, in BackupVolumeInput) *backupRun {
@@ -132,7 +135,7 @@ func (r *backupRun) resolve(ctx workflow.Context) error {
 func (r *backupRun) annotateStart(ctx workflow.Context) {
 	started := workflow.GetInfo(ctx).WorkflowStartTime
 	ctx = workflow.WithActivityOptions(ctx, note("last-start on "+r.plan.Volume.PV))
-	in := activities.AnnotateInput{Volume: r.plan.Volume, Started: &started}
+	in := activities.AnnotateInput{Volume: r.plan.Volume, Started: &started, Event: r.startedEvent()}
 	if err := workflow.ExecuteActivity(ctx, control.Annotate, in).Get(ctx, nil); err != nil {
 		r.note(ctx, "the PersistentVolume has no last-start of this run: "+reason(err))
 	}
@@ -149,7 +152,10 @@ func (r *backupRun) snapshot(ctx workflow.Context) error {
 func (r *backupRun) annotateDone(ctx workflow.Context) {
 	r.report.step("annotating the claim")
 	ctx = workflow.WithActivityOptions(ctx, apiCall("last-backup on "+r.plan.Volume.Claim.String()))
-	in := activities.AnnotateInput{Volume: r.plan.Volume, BackedUp: &r.result.Snapshot.Time}
+	in := activities.AnnotateInput{
+		Volume: r.plan.Volume, BackedUp: &r.result.Snapshot.Time,
+		Event: r.succeededEvent(ctx), Ended: r.ended(ctx, OutcomeSucceeded),
+	}
 	var out activities.AnnotateResult
 	err := workflow.ExecuteActivity(ctx, control.Annotate, in).Get(ctx, &out)
 	r.result.Annotated = out.Marked
@@ -218,9 +224,10 @@ func (r *backupRun) note(ctx workflow.Context, text string) {
 	r.result.Notes = append(r.result.Notes, text)
 }
 
-// conclude sets the outcome and gives the run's error its final form: one
-// message with a class, without the layers that Temporal puts around it.
-func (r *backupRun) conclude(err error) error {
+// conclude sets the outcome, tells about it unless the backup is good, and gives the
+// run's error its final form: one message with a class, without the layers that
+// Temporal puts around it.
+func (r *backupRun) conclude(ctx workflow.Context, err error) error {
 	switch {
 	case err == nil:
 		r.result.Outcome = OutcomeSucceeded
@@ -230,6 +237,9 @@ func (r *backupRun) conclude(err error) error {
 		r.result.Outcome = OutcomePartial
 	default:
 		r.result.Outcome = OutcomeFailed
+	}
+	if err != nil {
+		r.annotateFailed(ctx, err)
 	}
 	r.report.outcome(r.result.Outcome, err)
 	return asFailure(err, r.result)

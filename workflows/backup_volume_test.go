@@ -277,3 +277,69 @@ func TestReconcileGoesOnAfterALeftoverThatStays(t *testing.T) {
 	require.ErrorContains(t, w.env.GetWorkflowError(), "trouble of class VolumeUnsupported")
 	require.Equal(t, 3, w.called("Cleanup"))
 }
+
+// news are the reasons of the events that the tenant was told, in order.
+func (w *world) news() []backup.EventReason {
+	var told []backup.EventReason
+	for _, mark := range w.marks {
+		if mark.Event != nil {
+			told = append(told, mark.Event.Reason)
+		}
+	}
+	return told
+}
+
+func TestBackupVolumeTellsTheTenantHowItEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		trouble func(context.Context) error
+		told    backup.EventReason
+		outcome string
+		failed  bool
+	}{
+		"good":      {nil, backup.EventSucceeded, workflows.OutcomeSucceeded, false},
+		"failed":    {fails(backup.RepositoryAuth, true), backup.EventFailed, workflows.OutcomeFailed, true},
+		"partial":   {fails(backup.BackupPartial, true), backup.EventPartial, workflows.OutcomePartial, true},
+		"cancelled": {func(context.Context) error { return temporal.NewCanceledError() }, backup.EventCancelled, workflows.OutcomeCancelled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			if test.trouble != nil {
+				w.expect("Restic", test.trouble)
+			}
+			_, err := w.backUp(t, input)
+			require.Equal(t, test.trouble == nil, err == nil)
+			require.Equal(t, []backup.EventReason{backup.EventStarted, test.told}, w.news())
+			last := w.marks[len(w.marks)-1]
+			require.Equal(t, test.outcome, last.Ended.Outcome)
+			require.Equal(t, w.volume, last.Ended.Volume)
+			require.Equal(t, test.failed, last.Failed != nil)
+			if test.failed {
+				require.False(t, last.Failed.Ended.Before(last.Failed.Started))
+			}
+		})
+	}
+}
+
+func TestBackupVolumeThatCannotBeResolvedCountsAsAFailure(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Resolve", fails(backup.VolumeUnsupported, true))
+	_, err := w.backUp(t, input)
+	require.Error(t, err)
+	require.Len(t, w.marks, 1)
+	require.Equal(t, backup.Claim{Namespace: "shop", Name: "data"}, w.marks[0].Volume.Claim)
+	require.NotNil(t, w.marks[0].Failed)
+
+	w = newWorld(t)
+	w.expect("Resolve", fails(backup.VolumeGone, true))
+	_, err = w.backUp(t, input)
+	require.Error(t, err)
+	require.Empty(t, w.marks, "nobody is there to be told")
+}
+
+func TestBackupVolumeOutcomeDoesNotDependOnItsMark(t *testing.T) {
+	w := newWorld(t)
+	w.expect("Restic", fails(backup.RepositoryAuth, true))
+	w.expect("Annotate failed", fails(backup.InvalidInput, true))
+	_, err := w.backUp(t, input)
+	require.Equal(t, backup.RepositoryAuth, activities.ClassOf(err))
+}

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -18,11 +19,13 @@ func asFailure(err error, details any) error {
 	if err == nil || temporal.IsCanceledError(err) {
 		return err
 	}
-	class := activities.ClassOf(err)
-	if class == "" {
-		class = backup.ClassOf(err)
-	}
-	return temporal.NewApplicationErrorWithOptions(reason(err), string(class), temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{details}})
+	return temporal.NewApplicationErrorWithOptions(reason(err), string(classOf(err)), temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{details}})
+}
+
+// classOf is the class of an activity's failure, or of one that the workflow itself
+// found.
+func classOf(err error) backup.Class {
+	return cmp.Or(activities.ClassOf(err), backup.ClassOf(err))
 }
 
 // reason is the message of an error's cause.

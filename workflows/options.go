@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -68,8 +69,9 @@ func reconciling(summary string) workflow.ActivityOptions {
 	return options
 }
 
-// slot is for HoldSlot.
-func slot(queue, summary string, heartbeat time.Duration, priority int) workflow.ActivityOptions {
+// slot is for HoldSlot. Volumes that wait get slots by the priority of their run,
+// and within one their namespaces in turn.
+func slot(queue, summary string, heartbeat time.Duration, priority temporal.Priority) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		TaskQueue: queue,
 		// Longer than any backup: a lease ends by Unmap, by cancellation or by
@@ -87,7 +89,7 @@ func slot(queue, summary string, heartbeat time.Duration, priority int) workflow
 		},
 		WaitForCancellation: true,
 		Summary:             summary,
-		Priority:            temporal.Priority{PriorityKey: priority},
+		Priority:            priority,
 	}
 }
 
@@ -124,6 +126,34 @@ func nodeTeardown(node, summary string, heartbeat time.Duration) workflow.Activi
 	return options
 }
 
+// planning is for PlanSweep.
+func planning(namespace string) workflow.ActivityOptions {
+	options := apiCall(cmp.Or(namespace, "all namespaces"))
+	// Thousands of claims in pages from an API server that is busy.
+	options.StartToCloseTimeout = 5 * time.Minute
+	// The next sweep looks anew; this one waits no longer than a person would.
+	options.ScheduleToCloseTimeout = 30 * time.Minute
+	return options
+}
+
+// asking is for looks at how things are, in a sweep.
+func asking(summary string) workflow.ActivityOptions {
+	return apiCall(summary)
+}
+
+// Times of a sweep.
+const (
+	// sweepPage is how many volumes are looked up at once: no payload becomes
+	// large.
+	sweepPage = 200
+	// sweepLook is how often a sweep that waits for room looks again at the volumes
+	// and at Ceph.
+	sweepLook = time.Minute
+	// sweepMargin is the part of the period that a sweep leaves to the schedule's
+	// jitter, so that it has ended when the next one is due.
+	sweepMargin = 10
+)
+
 // giveUpAfter bounds how often a volume starts over on another node: after a
 // day a fresh snapshot is worth more.
 const giveUpAfter = 24 * time.Hour
@@ -131,9 +161,15 @@ const giveUpAfter = 24 * time.Hour
 // longestPause bounds the pauses between attempts on different nodes.
 const longestPause = 30 * time.Minute
 
-// defaultPriority is the priority of a run that was started without one: a
-// person waits for it.
-const defaultPriority = 1
+// Priorities, 1 being the highest.
+const (
+	// defaultPriority is that of a run that was started without one: a person waits
+	// for it.
+	defaultPriority = 1
+	// RequestPriority is for backups that tenants ask for.
+	RequestPriority = 2
+	sweepPriority   = 3
+)
 
 // nothing names the activities for the compiler; their fields are never used.
 var (

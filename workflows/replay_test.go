@@ -22,7 +22,8 @@ import (
 
 // TestRecordedHistoriesReplay shows that runs which began before a change of the
 // workflows can go on after it. Where a change means to break with them, it
-// needs workflow.GetVersion; `make record-histories` then adds the new way.
+// needs workflow.GetVersion; `make record-histories` then adds the new way, and
+// testdata/earlier keeps the old one until the version expires.
 func TestRecordedHistoriesReplay(t *testing.T) {
 	types := map[string]bool{}
 	for name, history := range recordedHistories(t) {
@@ -31,7 +32,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			require.NoError(t, replay(history, workflows.BackupVolume, workflows.Reconcile))
 		})
 	}
-	require.True(t, types[workflows.BackupVolumeName] && types[workflows.ReconcileName], "there is a history of each workflow")
+	require.True(t, types[workflows.BackupVolumeName] && types[workflows.ReconcileName] && types[workflows.SweepName], "there is a history of each workflow")
 }
 
 // TestReplayNoticesAnotherOrderOfSteps shows that the test above bites: a
@@ -57,6 +58,7 @@ func TestReplayNoticesAnotherOrderOfSteps(t *testing.T) {
 func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(backupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
+	replayer.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	return replayer.ReplayWorkflowHistory(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), history)
 }
@@ -70,6 +72,9 @@ func recordedHistories(t *testing.T) map[string]*historypb.History {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "*.json.gz"))
 	require.NoError(t, err)
+	earlier, err := filepath.Glob(filepath.Join("testdata", "earlier", "*.json.gz"))
+	require.NoError(t, err)
+	files = append(files, earlier...)
 	require.NotEmpty(t, files)
 	histories := map[string]*historypb.History{}
 	for _, file := range files {
@@ -80,7 +85,7 @@ func recordedHistories(t *testing.T) map[string]*historypb.History {
 		require.NoError(t, err)
 		history, err := client.HistoryFromJSON(data, client.HistoryJSONOptions{})
 		require.NoError(t, err, file)
-		histories[strings.TrimSuffix(filepath.Base(file), ".json.gz")] = history
+		histories[strings.TrimSuffix(strings.TrimPrefix(filepath.ToSlash(file), "testdata/"), ".json.gz")] = history
 	}
 	return histories
 }

@@ -251,8 +251,11 @@ func (w *world) unmap(ctx context.Context, in activities.StepInput) error {
 
 func (w *world) annotateObjects(ctx context.Context, in activities.AnnotateInput) (activities.AnnotateResult, error) {
 	name := "Annotate start"
-	if in.BackedUp != nil {
+	switch {
+	case in.BackedUp != nil:
 		name = "Annotate done"
+	case in.Started == nil:
+		name = "Annotate failed"
 	}
 	if err := w.begin(ctx, name); err != nil {
 		return activities.AnnotateResult{}, err

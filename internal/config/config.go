@@ -47,7 +47,11 @@ type Worker struct {
 	CephClusters string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
 	Kubeconfig   string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
 
-	Listen    string `envconfig:"AMMONITE_LISTEN" default:":8080" desc:"address of the health endpoints /healthz and /readyz; empty for none"`
+	OwnNamespace string `envconfig:"AMMONITE_NAMESPACE" desc:"Kubernetes namespace that Ammonite itself runs in, whose claims sweeps leave out; inside a pod leave it empty"`
+	Schedules    string `envconfig:"AMMONITE_SCHEDULES" desc:"file with the schedules that a control worker applies when it starts, or default for the built-in ones; empty to leave schedules alone"`
+
+	Listen    string `envconfig:"AMMONITE_LISTEN" default:":8080" desc:"address of the health endpoints /healthz and /readyz and of Prometheus metrics at /metrics; empty for none"`
+	PerVolume bool   `envconfig:"AMMONITE_METRICS_PER_VOLUME" default:"true" desc:"whether there are metrics of each single volume; false for very large clusters"`
 	LogLevel  string `envconfig:"AMMONITE_LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat string `envconfig:"AMMONITE_LOG_FORMAT" default:"json" desc:"json or console"`
 }

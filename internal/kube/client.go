@@ -4,8 +4,10 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -43,8 +45,18 @@ func Connect(kubeconfig, prefix string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newClient(config, prefix)
+	c, err := newClient(config, prefix)
+	if err == nil && kubeconfig == "" {
+		// A pod without the file has an own namespace that nobody can tell.
+		own, _ := os.ReadFile(ownNamespaceFile)
+		c.own = strings.TrimSpace(string(own))
+	}
+	return c, err
 }
+
+// ownNamespaceFile is where a pod finds the name of its namespace; see
+// https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/.
+const ownNamespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 func newClient(config *rest.Config, prefix string) (*Client, error) {
 	config.QPS = queriesPerSecond
@@ -68,10 +80,10 @@ func newClient(config *rest.Config, prefix string) (*Client, error) {
 }
 
 // WithOwn returns a client like c that knows which namespace Ammonite itself runs
-// in; empty stands for none.
+// in; empty leaves what c knows, which in a pod is the pod's.
 func (c *Client) WithOwn(namespace string) *Client {
 	knowing := *c
-	knowing.own = namespace
+	knowing.own = cmp.Or(namespace, c.own)
 	return &knowing
 }
 

@@ -26,8 +26,10 @@ type Watcher struct {
 	mu sync.Mutex
 	// failing holds the last error of each kind of request whose last one failed.
 	failing map[string]error
-	// joined holds candidates by the UIDs of their claims: between two looks, few
-	// of many change.
+
+	looking sync.Mutex
+	// joined holds the candidates of the last look by the UIDs of their claims:
+	// until the next one, few of many change.
 	joined map[types.UID]joined
 }
 
@@ -48,7 +50,7 @@ type parts struct {
 // Watch begins to watch until the context ends. An API server that cannot be
 // reached, or refuses, is asked again, at most every minute: see Synced and Err.
 func (c *Client) Watch(ctx context.Context) (*Watcher, error) {
-	w := &Watcher{client: c, failing: map[string]error{}, joined: map[types.UID]joined{}}
+	w := &Watcher{client: c, failing: map[string]error{}}
 	var err error
 	core, claims := c.watching.CoreV1(), c.claimPage(metav1.NamespaceAll)
 	if w.claims, err = inform(w, "claims", &corev1.PersistentVolumeClaim{}, claims, core.PersistentVolumeClaims(metav1.NamespaceAll).Watch, c.slimClaim); err != nil {
@@ -58,9 +60,6 @@ func (c *Client) Watch(ctx context.Context) (*Watcher, error) {
 		return nil, err
 	}
 	if w.namespaces, err = inform(w, "namespaces", &corev1.Namespace{}, c.namespacePage, core.Namespaces().Watch, c.slimNamespace); err != nil {
-		return nil, err
-	}
-	if _, err = w.claims.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: w.forget}); err != nil {
 		return nil, err
 	}
 	for _, i := range []cache.SharedIndexInformer{w.claims, w.volumes, w.namespaces} {
@@ -134,9 +133,19 @@ func (w *Watcher) Err() error {
 func (w *Watcher) Candidates() []selection.Candidate {
 	claims := w.claims.GetStore().List()
 	candidates := make([]selection.Candidate, 0, len(claims))
-	for _, pvc := range claims {
-		candidates = append(candidates, w.join(pvc.(*corev1.PersistentVolumeClaim)))
+	now := make(map[types.UID]joined, len(claims))
+	w.looking.Lock()
+	defer w.looking.Unlock()
+	for _, object := range claims {
+		of := w.partsOf(object.(*corev1.PersistentVolumeClaim))
+		j := w.joined[of.claim.UID]
+		if j.of != of {
+			j = joined{of: of, candidate: w.join(of)}
+		}
+		now[of.claim.UID] = j
+		candidates = append(candidates, j.candidate)
 	}
+	w.joined = now
 	sortByClaim(candidates)
 	return candidates
 }
@@ -148,34 +157,18 @@ func (w *Watcher) Candidate(claim backup.Claim) (selection.Candidate, bool) {
 	if pvc == nil {
 		return selection.Candidate{}, false
 	}
-	return w.join(pvc), true
+	return w.join(w.partsOf(pvc)), true
 }
 
-func (w *Watcher) join(pvc *corev1.PersistentVolumeClaim) selection.Candidate {
-	of := parts{
+func (w *Watcher) join(of parts) selection.Candidate {
+	return w.client.join(of.claim, of.volume, of.namespace)
+}
+
+func (w *Watcher) partsOf(pvc *corev1.PersistentVolumeClaim) parts {
+	return parts{
 		claim:     pvc,
 		volume:    stored[*corev1.PersistentVolume](w.volumes, pvc.Spec.VolumeName),
 		namespace: stored[*corev1.Namespace](w.namespaces, pvc.Namespace),
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	known, ok := w.joined[pvc.UID]
-	if !ok || known.of != of {
-		known = joined{of: of, candidate: w.client.join(of.claim, of.volume, of.namespace)}
-		w.joined[pvc.UID] = known
-	}
-	return known.candidate
-}
-
-// forget drops what was made of a claim that is gone.
-func (w *Watcher) forget(object any) {
-	if missed, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = missed.Obj
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if pvc, ok := object.(*corev1.PersistentVolumeClaim); ok {
-		delete(w.joined, pvc.UID)
 	}
 }
 

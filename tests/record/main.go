@@ -18,6 +18,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -74,7 +76,7 @@ func record(ctx context.Context, labDir, worker, out string) (err error) {
 		return err
 	}
 	for _, scene := range []func(context.Context) error{
-		r.success, r.disk, r.subvolume, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
+		r.success, r.disk, r.subvolume, r.sweep, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
 	} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -135,6 +137,26 @@ func (r *recorder) finished(ctx context.Context, name, claim string) error {
 		return err
 	}
 	return r.write(ctx, name, run.GetID(), run.GetRunID())
+}
+
+// sweep backs up again all that was backed up so far.
+func (r *recorder) sweep(ctx context.Context) error {
+	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: workflows.SweepID, TaskQueue: backup.ControlQueue},
+		workflows.SweepName, workflows.SweepInput{
+			Namespace: r.Namespace,
+			Policy:    selection.Policy{Interval: backup.Duration(time.Nanosecond), Grace: backup.Duration(time.Nanosecond)},
+		})
+	if err != nil {
+		return err
+	}
+	var result workflows.SweepResult
+	if err := run.Get(ctx, &result); err != nil {
+		return err
+	}
+	if result.Succeeded != 3 {
+		return fmt.Errorf("the sweep did not back up the three volumes: %+v", result)
+	}
+	return r.write(ctx, "sweep", run.GetID(), run.GetRunID())
 }
 
 func (r *recorder) cancelled(ctx context.Context) error {

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/ammonite-backup/ammonite/schedules"
+)
+
+// applySchedules makes the schedules those of the settings, if these name any.
+func (p *process) applySchedules(ctx context.Context, namespace string) error {
+	if p.settings.Schedules == "" {
+		return nil
+	}
+	config, err := schedules.Read(p.settings.Schedules)
+	if err != nil {
+		return err
+	}
+	changes, err := schedules.Apply(ctx, schedules.At(p.temporal, namespace), config, false)
+	for _, c := range changes {
+		p.log.Info("applied a schedule", zap.String("schedule", c.Schedule), zap.String("kind", string(c.Kind)),
+			zap.Any("differences", c.Differences), zap.Bool("edited", c.Edited), zap.Bool("paused", c.Paused), zap.String("note", c.Note))
+	}
+	if err != nil {
+		return fmt.Errorf("applying the schedules of AMMONITE_SCHEDULES: %w", err)
+	}
+	return nil
+}
