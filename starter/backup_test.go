@@ -266,7 +266,7 @@ func TestTemporalThatDoesNotAnswer(t *testing.T) {
 	t.Setenv("TEMPORAL_CONFIG_FILE", "/nowhere")
 	w := newWorld(nil)
 	w.connect = connect
-	for _, args := range [][]string{{"backup", "shop/data"}, {"status"}} {
+	for _, args := range [][]string{{"backup", "shop/data"}, {"runs"}, {"plan"}} {
 		out := w.execute(t, args...)
 		require.Equal(t, 6, out.code)
 		require.Contains(t, out.stderr, "no Temporal answers at 127.0.0.1:1: ")
@@ -286,14 +286,23 @@ func TestWrongUsage(t *testing.T) {
 		"bad node":          {[]string{"backup", "shop/data", "--node", "A"}, "is not the name of a node"},
 		"both":              {[]string{"backup", "shop/data", "--wait", "--detach"}, "[detach wait]"},
 		"attach and detach": {[]string{"backup", "shop/data", "--attach", "--detach"}, "[attach detach]"},
-		"format":            {[]string{"backup", "shop/data", "-o", "yaml"}, "neither table nor json"},
+		"format":            {[]string{"backup", "shop/data", "-o", "yaml"}, "is not table or json"},
 		"flag":              {[]string{"backup", "shop/data", "--fast"}, "unknown flag: --fast"},
 		"command":           {[]string{"restore"}, `unknown command "restore"`},
 		"selection":         {[]string{"status", "Shop"}, "neither a namespace nor a claim"},
 		"selections":        {[]string{"status", "a", "b"}, "at most 1 arg"},
-		"limit":             {[]string{"status", "--limit", "0"}, "--limit"},
+		"limit":             {[]string{"runs", "--limit", "0"}, "--limit"},
 		"injection":         {[]string{"status", "a' OR 'b"}, "neither a namespace nor a claim"},
 		"snapshots":         {[]string{"snapshots", "a//b"}, "neither a namespace nor a claim"},
+		"kind":              {[]string{"status", "--kind", "nfs"}, "none of rbd-fs, rbd-block, cephfs"},
+		"state":             {[]string{"status", "--state", "sick"}, "none of unsupported, pausing"},
+		"status format":     {[]string{"status", "-o", "xml"}, `"xml" is not table, json, wide or yaml`},
+		"explain nothing":   {[]string{"explain"}, "one claim"},
+		"explain":           {[]string{"explain", "shop"}, "Write it as NAMESPACE/CLAIM"},
+		"plan a claim":      {[]string{"plan", "shop/data"}, "plan takes a namespace"},
+		"plan when":         {[]string{"plan", "--at", "tomorrow"}, "Write it as 2026-03-01T02:00:00Z"},
+		"plan the past":     {[]string{"plan", "--in", "-1h"}, "--in must not be negative"},
+		"plan twice":        {[]string{"plan", "--in", "1h", "--at", "2026-03-01T02:00:00Z"}, "[at in]"},
 		"no repository":     {[]string{"snapshots"}, "RESTIC_REPOSITORY is not set"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,7 +316,7 @@ func TestWrongUsage(t *testing.T) {
 }
 
 func TestHelpTellsExitCodesAndExamples(t *testing.T) {
-	for _, command := range []string{"backup", "status", "snapshots"} {
+	for _, command := range []string{"backup", "status", "explain", "plan", "runs", "snapshots"} {
 		out := newWorld(&fakeTemporal{}).execute(t, command, "--help")
 		require.Zero(t, out.code)
 		require.Contains(t, out.stdout, "5    the claim is being backed up already")

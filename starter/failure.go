@@ -20,6 +20,8 @@ const (
 	exitNotFound       = 4
 	exitAlreadyRunning = 5
 	exitUnreachable    = 6
+	exitUnprotected    = 7
+	exitDiffers        = 8
 	exitCancelled      = 130
 )
 
@@ -28,9 +30,12 @@ const exitCodesHelp = `Exit codes:
   1    failed
   2    wrong usage
   3    partial backup: it is stored, but misses files
-  4    not found: the claim, its volume or its image does not exist
-  5    the claim is being backed up already
-  6    Temporal or the repository cannot be reached or opened
+  4    not found: the claim, its volume, its image or the schedule does not exist
+  5    the claim is being backed up already, or the schedule's last run goes on
+  6    Temporal, Kubernetes or the repository cannot be reached or opened
+  7    only of "status --unprotected": volumes that are to be backed up are not
+       protected
+  8    only of "schedules apply --dry-run": there is something to change
   130  cancelled, or interrupted while following`
 
 // exitError is an error of a running command with the exit code that it ends

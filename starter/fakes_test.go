@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
+	"go.temporal.io/api/operatorservice/v1"
 	taskqueuepb "go.temporal.io/api/taskqueue/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -35,14 +37,23 @@ const runID = "0a1b2c3d-0000-4000-8000-000000000001"
 // fakeTemporal plays a run: each description is used once, the last one again
 // and again.
 type fakeTemporal struct {
+	mu           sync.Mutex
 	startErr     error
+	listErr      error
 	descriptions []*workflowservice.DescribeWorkflowExecutionResponse
 	// describeErrs precede the descriptions; nil entries let one through.
 	describeErrs []error
 	result       workflows.BackupVolumeResult
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
-	onDescribe   func(n int)
+	// known are listed as Temporal would, if there are no pages; pending are the
+	// activities of those that run, by workflow ID.
+	known      []*workflowpb.WorkflowExecutionInfo
+	pending    map[string]*workflowpb.PendingActivityInfo
+	schedules  client.ScheduleClient
+	service    workflowservice.WorkflowServiceClient
+	operator   operatorservice.OperatorServiceClient
+	onDescribe func(n int)
 
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
@@ -68,7 +79,9 @@ func (f *fakeTemporal) GetWorkflow(_ context.Context, workflowID, runID string) 
 	return fakeRun{f, workflowID, runID}
 }
 
-func (f *fakeTemporal) DescribeWorkflowExecution(context.Context, string, string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, workflowID, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.described++
 	if f.onDescribe != nil {
 		f.onDescribe(f.described)
@@ -80,6 +93,9 @@ func (f *fakeTemporal) DescribeWorkflowExecution(context.Context, string, string
 			return nil, err
 		}
 	}
+	if len(f.descriptions) == 0 {
+		return f.describeKnown(workflowID)
+	}
 	d := f.descriptions[0]
 	if len(f.descriptions) > 1 {
 		f.descriptions = f.descriptions[1:]
@@ -89,6 +105,12 @@ func (f *fakeTemporal) DescribeWorkflowExecution(context.Context, string, string
 
 func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
 	f.queries = append(f.queries, r.Query)
+	if f.listErr != nil {
+		return nil, f.listErr
+	}
+	if len(f.pages) == 0 {
+		return f.listKnown(r)
+	}
 	page := f.pages[0]
 	f.pages = f.pages[1:]
 	return page, nil
@@ -98,6 +120,14 @@ func (f *fakeTemporal) CancelWorkflow(_ context.Context, workflowID, runID strin
 	f.cancelled = append(f.cancelled, workflowID+" "+runID)
 	return f.cancelErr
 }
+
+func (f *fakeTemporal) ScheduleClient() client.ScheduleClient { return f.schedules }
+
+func (f *fakeTemporal) WorkflowService() workflowservice.WorkflowServiceClient { return f.service }
+
+func (f *fakeTemporal) OperatorService() operatorservice.OperatorServiceClient { return f.operator }
+
+func (f *fakeTemporal) Namespace() string { return "default" }
 
 func (f *fakeTemporal) Close() { f.closedConn = true }
 
@@ -130,20 +160,29 @@ type told struct {
 
 // world is the fake surroundings of a command line.
 type world struct {
-	temporal *fakeTemporal
-	signals  chan os.Signal
+	// interrupted is closed when a signal was dealt with, if a test wants to know.
+	interrupted chan struct{}
+	temporal    *fakeTemporal
+	claims      *fakeCluster
+	asked       clusterOptions
+	swept       sweeps
+	signals     chan os.Signal
 	surroundings
 }
 
 func newWorld(f *fakeTemporal) *world {
-	w := &world{temporal: f, signals: make(chan os.Signal, 2)}
+	w := &world{temporal: f, claims: &fakeCluster{}, swept: sweeps{scheduled: true}, signals: make(chan os.Signal, 2)}
 	clock := started
 	w.surroundings = surroundings{
+		screen:     func() (int, bool) { return 0, false },
 		connect:    func(context.Context) (temporalClient, error) { return f, nil },
+		cluster:    func(o clusterOptions) (cluster, error) { w.asked = o; return w.claims, nil },
+		sweeps:     func(context.Context, temporalClient) (sweeps, error) { return w.swept, nil },
 		interrupts: func() (<-chan os.Signal, func()) { return w.signals, func() {} },
 		// Each look at the clock is a second later.
-		now:  func() time.Time { clock = clock.Add(time.Second); return clock },
-		poll: time.Microsecond,
+		now:     func() time.Time { clock = clock.Add(time.Second); return clock },
+		poll:    time.Microsecond,
+		refresh: time.Microsecond,
 	}
 	return w
 }

@@ -65,7 +65,7 @@ func (f *follower) follow(ctx context.Context) (followed, error) {
 			silentSince = f.now()
 			f.display.say("Temporal does not answer; the backup goes on, and so does trying to reach it: " + message(err))
 		case f.now().Sub(silentSince) > outage:
-			return end, exit(exitUnreachable, fmt.Errorf("gave up watching, since Temporal has not answered for %s: %w. The backup goes on; `ammonite status` finds it again", duration(outage), err))
+			return end, exit(exitUnreachable, fmt.Errorf("gave up watching, since Temporal has not answered for %s: %w. The backup goes on; `ammonite runs` finds it again", duration(outage), err))
 		}
 		select {
 		case <-ctx.Done():
@@ -98,7 +98,7 @@ func (f *follower) interrupted(ctx context.Context) error {
 	case !f.started:
 		return exit(exitCancelled, fmt.Errorf("%w; the backup goes on. %s", errDetached, cancel))
 	case f.stopping:
-		return exit(exitCancelled, fmt.Errorf("%w; the backup stops and cleans up by itself. `ammonite status` shows how far it is", errDetached))
+		return exit(exitCancelled, fmt.Errorf("%w; the backup stops and cleans up by itself. `ammonite runs` shows how far it is", errDetached))
 	}
 	f.display.say("stopping; press Ctrl-C again to leave it to clean up by itself")
 	if err := f.client.CancelWorkflow(ctx, f.run.GetID(), f.run.GetRunID()); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,7 +26,13 @@ type surroundings struct {
 	// width is the width of the terminal at stderr; 0 if that is none.
 	width   int
 	environ []string
+	// screen tells how many lines the terminal at stdout has; false if that is
+	// none.
+	screen  func() (lines int, ok bool)
 	connect func(ctx context.Context) (temporalClient, error)
+	// cluster returns a client of Kubernetes, without talking to it yet.
+	cluster func(o clusterOptions) (cluster, error)
+	sweeps  func(ctx context.Context, c temporalClient) (sweeps, error)
 	run     command.Runner
 	// interrupts starts the delivery of Ctrl-C and SIGTERM, which until then end
 	// the process.
@@ -33,7 +40,28 @@ type surroundings struct {
 	now        func() time.Time
 	// poll is the pause between two looks at a run.
 	poll time.Duration
+	// refresh is the pause between two looks at a cluster.
+	refresh time.Duration
 }
+
+// getenv is a variable of the environment, "" if it is not set.
+func (s surroundings) getenv(name string) string {
+	for _, kv := range s.environ {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// colours reports whether stdout shows colours.
+func (s surroundings) colours() bool {
+	_, terminal := s.screen()
+	return terminal && s.getenv(noColour) == "" && s.getenv("TERM") != "dumb"
+}
+
+// noColour is the variable by which people refuse colours, see no-color.org.
+const noColour = "NO_COLOR" //nolint:misspell // its name, everywhere
 
 func main() {
 	os.Exit(execute(context.Background(), realSurroundings(), os.Args[1:]))
@@ -44,11 +72,15 @@ func realSurroundings() surroundings {
 		stdout:     os.Stdout,
 		stderr:     os.Stderr,
 		environ:    os.Environ(),
+		screen:     screen,
 		connect:    connect,
+		cluster:    connectCluster,
+		sweeps:     scheduledSweeps,
 		run:        command.Exec{},
 		interrupts: interrupts,
 		now:        time.Now,
 		poll:       time.Second,
+		refresh:    2 * time.Second,
 	}
 	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
 		s.width = 80
@@ -57,6 +89,11 @@ func realSurroundings() surroundings {
 		}
 	}
 	return s
+}
+
+func screen() (lines int, ok bool) {
+	_, lines, err := term.GetSize(int(os.Stdout.Fd()))
+	return lines, err == nil
 }
 
 func interrupts() (<-chan os.Signal, func()) {

@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 )
 
 // format is the value of --output.
@@ -18,29 +19,67 @@ type format string
 const (
 	formatTable format = "table"
 	formatJSON  format = "json"
+	formatYAML  format = "yaml"
+	// formatWide is a table with more columns.
+	formatWide format = "wide"
 )
 
+// formatFlag is --output of a command that knows these formats.
+type formatFlag struct {
+	value *format
+	known []format
+}
+
 // String, Set and Type make it a flag's value.
-func (f *format) String() string { return string(*f) }
+func (f formatFlag) String() string { return string(*f.value) }
 
 // Set refuses anything but the known formats.
-func (f *format) Set(s string) error {
-	if s != string(formatTable) && s != string(formatJSON) {
-		return fmt.Errorf("%q is neither table nor json", s)
+func (f formatFlag) Set(s string) error {
+	if !slices.Contains(f.known, format(s)) {
+		return fmt.Errorf("%q is not %s", s, f.choice())
 	}
-	*f = format(s)
+	*f.value = format(s)
 	return nil
 }
 
 // Type names the value in the help.
-func (f *format) Type() string { return "FORMAT" }
+func (f formatFlag) Type() string { return "FORMAT" }
 
-func addOutputFlag(cmd *cobra.Command, f *format) {
-	*f = formatTable
-	cmd.Flags().VarP(f, "output", "o", "table or json")
+func (f formatFlag) choice() string {
+	first, last := f.names()[:len(f.known)-1], f.known[len(f.known)-1]
+	return strings.Join(first, ", ") + " or " + string(last)
+}
+
+func (f formatFlag) names() []string {
+	names := make([]string, 0, len(f.known))
+	for _, known := range f.known {
+		names = append(names, string(known))
+	}
+	return names
+}
+
+// addOutputFlag gives a command the formats table and json, and more.
+func addOutputFlag(cmd *cobra.Command, value *format, more ...format) {
+	*value = formatTable
+	f := formatFlag{value: value, known: append([]format{formatTable, formatJSON}, more...)}
+	cmd.Flags().VarP(f, "output", "o", f.choice())
 	// It only fails for flags that do not exist.
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
-		[]string{string(formatTable), string(formatJSON)}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.names(), cobra.ShellCompDirectiveNoFileComp))
+}
+
+// structured reports whether a program shall read the output.
+func (f format) structured() bool { return f == formatJSON || f == formatYAML }
+
+// write writes v for a program.
+func (f format) write(w io.Writer, v any) error {
+	if f == formatJSON {
+		return writeJSON(w, v)
+	}
+	text, err := yaml.Marshal(v)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	return err
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -53,18 +92,13 @@ func writeJSON(w io.Writer, v any) error {
 // writeTable writes columns of the width of their content. Cells come from
 // outside and are made safe for a terminal.
 func writeTable(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			if cell == "" {
-				cell = "-"
-			}
-			cells[i] = printable(cell)
+	cells := make([][]cell, len(rows))
+	for i, row := range rows {
+		for _, text := range row {
+			cells[i] = append(cells[i], cell{text: text})
 		}
-		fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
-	return t.Flush()
+	return writeCells(w, cells, false)
 }
 
 // printable replaces what would move a terminal's cursor or disturb a line.
@@ -89,6 +123,31 @@ func size(bytes uint64) string {
 		}
 	}
 	return fmt.Sprintf("%.1f %s", value, unit)
+}
+
+// age writes a duration for people who compare days: the two units that matter.
+func age(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch d = max(d, 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < day:
+		return units(d, time.Hour, "h", time.Minute, "m")
+	case d < 10*day:
+		return units(d, day, "d", time.Hour, "h")
+	}
+	return fmt.Sprintf("%dd", d/day)
+}
+
+// units writes d in a large unit and what is left of it in a small one.
+func units(d, large time.Duration, big string, small time.Duration, little string) string {
+	text := fmt.Sprintf("%d%s", d/large, big)
+	if rest := d % large / small; rest > 0 {
+		text += fmt.Sprintf("%d%s", rest, little)
+	}
+	return text
 }
 
 // duration writes a duration for people: three digits at most below a minute.

@@ -34,30 +34,30 @@ func newRootCommand(s surroundings) *cobra.Command {
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newSnapshotsCommand(s), newVersionCommand(s))
+	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s), newVersionCommand(s))
 	return root
 }
 
-// selection is a NAMESPACE[/CLAIM] argument; the zero value selects everything.
-type selection struct {
+// scope is a NAMESPACE[/CLAIM] argument; the zero value means everything.
+type scope struct {
 	namespace, claim string
 }
 
-// parseSelection reads the optional argument of listing commands.
-func parseSelection(args []string) (selection, error) {
+// parseScope reads the optional argument of listing commands.
+func parseScope(args []string) (scope, error) {
 	if len(args) == 0 {
-		return selection{}, nil
+		return scope{}, nil
 	}
 	if claim, err := backup.ParseClaim(args[0]); err == nil {
-		return selection{namespace: claim.Namespace, claim: claim.Name}, nil
+		return scope{namespace: claim.Namespace, claim: claim.Name}, nil
 	}
 	// Any claim name will do to check the namespace alone.
 	if (backup.Claim{Namespace: args[0], Name: "any"}).Validate() == nil {
-		return selection{namespace: args[0]}, nil
+		return scope{namespace: args[0]}, nil
 	}
-	return selection{}, fmt.Errorf("%q is neither a namespace nor a claim. Write it as NAMESPACE or NAMESPACE/CLAIM, for example shop/data", args[0])
+	return scope{}, fmt.Errorf("%q is neither a namespace nor a claim. Write it as NAMESPACE or NAMESPACE/CLAIM, for example shop/data", args[0])
 }
 
-func (s selection) matches(c backup.Claim) bool {
+func (s scope) matches(c backup.Claim) bool {
 	return (s.namespace == "" || s.namespace == c.Namespace) && (s.claim == "" || s.claim == c.Name)
 }

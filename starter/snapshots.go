@@ -19,8 +19,8 @@ import (
 const resticVariable = "AMMONITE_RESTIC"
 
 type snapshotsOptions struct {
-	selection selection
-	output    format
+	scope  scope
+	output format
 }
 
 func newSnapshotsCommand(s surroundings) *cobra.Command {
@@ -42,7 +42,7 @@ host name. Where that could mean several claims, the host name is shown.
 		Args: func(_ *cobra.Command, args []string) error {
 			err := cobra.MaximumNArgs(1)(nil, args)
 			if err == nil {
-				o.selection, err = parseSelection(args)
+				o.scope, err = parseScope(args)
 			}
 			return err
 		},
@@ -59,16 +59,14 @@ func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	for _, kv := range s.environ {
-		if binary, ok := strings.CutPrefix(kv, resticVariable+"="); ok {
-			repository.Binary = binary
-		}
+	if binary := s.getenv(resticVariable); binary != "" {
+		repository.Binary = binary
 	}
 	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
 	if err != nil {
 		return exit(exitUnreachable, err)
 	}
-	rows := snapshotRows(list, o.selection)
+	rows := snapshotRows(list, o.scope)
 	if o.output == formatJSON {
 		return classed(writeJSON(s.stdout, rows))
 	}
@@ -97,11 +95,11 @@ type snapshotRow struct {
 
 // snapshotRows are the selected backups of volumes, sorted by claim and time.
 // Other users of the repository are left out.
-func snapshotRows(list []restic.Snapshot, sel selection) []snapshotRow {
+func snapshotRows(list []restic.Snapshot, in scope) []snapshotRow {
 	rows := make([]snapshotRow, 0, len(list))
 	for _, s := range list {
 		kind, claims := owners(s)
-		if !slices.ContainsFunc(claims, sel.matches) {
+		if !slices.ContainsFunc(claims, in.matches) {
 			continue
 		}
 		stored := s.Stored()

@@ -1,234 +1,175 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"time"
-
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/workflows"
-)
-
-const (
-	// listPage is how many runs are asked for at once.
-	listPage = 200
-	// listMost bounds how far back the newest runs of the claims are looked for.
-	listMost = 20_000
-	// describers look at that many runs at once.
-	describers = 8
+	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
 type statusOptions struct {
-	selection selection
-	all       bool
-	limit     int
-	output    format
+	scope   scope
+	cluster clusterOptions
+	filter  filter
+	watch   bool
+	output  format
 }
 
 func newStatusCommand(s surroundings) *cobra.Command {
 	var o statusOptions
 	cmd := &cobra.Command{
 		Use:   "status [NAMESPACE[/CLAIM]]",
-		Short: "Show running and recent backups",
-		Long: `Show running and recent backups as Temporal knows them: the newest of each
-claim, running ones first. How far back that goes is the retention of the
-Temporal namespace; older backups are shown by "ammonite snapshots".
+		Short: "Show how every volume stands, the worst first",
+		Long: `Show how every volume stands, the worst first: whether it is backed up or why
+not, when it last was, what became of the last attempt, when it is due next, and
+what a running backup does.
 
-` + exitCodesHelp,
+Volumes and their annotations come from Kubernetes. Temporal adds what runs, the
+outcomes and the policy of the schedule; without it the rest is still shown.
+
+"status --unprotected" shows the volumes without a recent backup, with the reason
+for each. It ends with 0 if none of them should have one, and with 7 otherwise;
+volumes that are excluded or still in their grace make no difference.
+
+` + clusterHelp + "\n\n" + exitCodesHelp,
 		Example: `  ammonite status
-  ammonite status shop --all
-  ammonite status shop/data -o json | jq '.[0].progress.percent'`,
+  ammonite status shop -o wide
+  ammonite status --unprotected || mail -s "volumes without a backup" admin
+  ammonite status --running --watch
+  ammonite status -o json | jq -r '.volumes[] | select(.failures > 2) | .claim'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			err := cobra.MaximumNArgs(1)(nil, args)
 			if err == nil {
-				o.selection, err = parseSelection(args)
+				o.scope, err = parseScope(args)
 			}
 			return err
 		},
-		PreRunE: func(*cobra.Command, []string) error {
-			if o.limit < 1 {
-				return errors.New("--limit must be at least 1")
-			}
-			return nil
-		},
+		PreRunE: func(*cobra.Command, []string) error { return o.filter.validate() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return classed(runStatus(cmd.Context(), s, o))
 		},
 	}
-	cmd.Flags().BoolVar(&o.all, "all", false, "show every run, not the newest of each claim alone")
-	cmd.Flags().IntVar(&o.limit, "limit", 100, "show at most `N` runs")
-	addOutputFlag(cmd, &o.output)
+	flags := cmd.Flags()
+	flags.BoolVar(&o.filter.unprotected, "unprotected", false, "show volumes without a recent backup, and end with 7 if one of them should have one")
+	flags.BoolVar(&o.filter.failing, "failing", false, "show volumes whose last attempts failed")
+	flags.BoolVar(&o.filter.running, "running", false, "show volumes that are being backed up")
+	flags.StringSliceVar(&o.filter.kinds, "kind", nil, "show volumes of this `KIND`: "+strings.Join(kinds, ", "))
+	flags.StringSliceVar(&o.filter.states, "state", nil, "show volumes in this `STATE`: "+strings.Join(states, ", "))
+	flags.BoolVarP(&o.watch, "watch", "w", false, "look again every 2 s, until Ctrl-C")
+	completeFrom(cmd, "kind", kinds)
+	completeFrom(cmd, "state", states)
+	addClusterFlags(cmd, &o.cluster)
+	addOutputFlag(cmd, &o.output, formatWide, formatYAML)
 	return cmd
 }
 
-// statusRow is a run in `ammonite status`.
-type statusRow struct {
-	workflowID string
-	runID      string
-	runState
-	err string
+// The values of --kind and --state.
+var (
+	kinds  = texts(backup.KindRBDFilesystem, backup.KindRBDBlock, backup.KindCephFS)
+	states = texts(selection.Unsupported, selection.Pausing, selection.Running, selection.Due, selection.Current, selection.Young, selection.Excluded)
+)
+
+func texts[S ~string](values ...S) (list []string) {
+	for _, v := range values {
+		list = append(list, string(v))
+	}
+	return list
+}
+
+func completeFrom(cmd *cobra.Command, flag string, values []string) {
+	// It only fails for flags that do not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (f filter) validate() error {
+	for _, flag := range []struct {
+		name         string
+		given, known []string
+	}{{"kind", f.kinds, kinds}, {"state", f.states, states}} {
+		for _, value := range flag.given {
+			if !slices.Contains(flag.known, value) {
+				return fmt.Errorf("--%s %q is none of %s", flag.name, value, strings.Join(flag.known, ", "))
+			}
+		}
+	}
+	return nil
 }
 
 func runStatus(ctx context.Context, s surroundings, o statusOptions) error {
-	c, err := s.connect(ctx)
+	y, err := newSurveyor(s, o.cluster.in(s))
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	rows, err := listRuns(ctx, c, o)
+	defer y.close()
+	if o.watch {
+		return watch(ctx, s, o.output, func(ctx context.Context, stdout, stderr io.Writer) error {
+			return showStatus(ctx, s, y, o, stdout, stderr)
+		})
+	}
+	return showStatus(ctx, s, y, o, s.stdout, s.stderr)
+}
+
+// showStatus looks once. Its error may be that volumes are not protected.
+func showStatus(ctx context.Context, s surroundings, y *surveyor, o statusOptions, stdout, stderr io.Writer) error {
+	v, err := y.look(ctx, o.scope)
 	if err != nil {
 		return err
 	}
-	complete(ctx, c, rows, s.now())
-	slices.SortStableFunc(rows, func(a, b statusRow) int {
-		if a.running() != b.running() {
-			if a.running() {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(b.started.Compare(a.started), cmp.Compare(a.claim.String(), b.claim.String()))
-	})
-	if o.output == formatJSON {
-		return writeJSON(s.stdout, statusReports(rows, s.now()))
+	if v.running == nil && o.filter.needsTemporal() {
+		return exit(exitUnreachable, v.silent)
 	}
-	if len(rows) == 0 {
-		fmt.Fprintln(s.stderr, "No runs are known. `ammonite backup NAMESPACE/CLAIM` starts one.")
-		return nil
+	list := slices.DeleteFunc(v.volumes(), func(one volume) bool { return !o.filter.shows(one) })
+	y.describe(ctx, list)
+	if o.output.structured() {
+		err = o.output.write(stdout, v.report(list))
+	} else {
+		err = writeStatus(s, o, v, list, stdout, stderr)
 	}
-	return writeStatus(s.stdout, rows, s.now())
+	if n := missed(list); err == nil && n > 0 && o.filter.unprotected {
+		return exit(exitUnprotected, fmt.Errorf("%s to be backed up and not protected. `ammonite explain NAMESPACE/CLAIM` tells what to do", are(n)))
+	}
+	return err
 }
 
-// statusQuery finds the runs of the selection. It goes by workflow ID, which
-// runs have from the start; search attributes come when a claim is resolved.
-func statusQuery(sel selection) string {
-	query := fmt.Sprintf("WorkflowType = '%s'", workflows.BackupVolumeName)
-	switch {
-	case sel.claim != "":
-		query += fmt.Sprintf(" AND WorkflowId = '%s'", backup.WorkflowID(backup.Claim{Namespace: sel.namespace, Name: sel.claim}))
-	case sel.namespace != "":
-		query += fmt.Sprintf(" AND WorkflowId STARTS_WITH 'backup/%s/'", sel.namespace)
+func are(n int) string {
+	if n == 1 {
+		return "1 volume is"
 	}
-	return query
+	return fmt.Sprintf("%d volumes are", n)
 }
 
-// listRuns lists the newest runs; Temporal lists them newest first.
-func listRuns(ctx context.Context, c temporalClient, o statusOptions) ([]statusRow, error) {
-	var rows []statusRow
-	newest := map[string]bool{}
-	request := &workflowservice.ListWorkflowExecutionsRequest{Query: statusQuery(o.selection), PageSize: listPage}
-	for looked := 0; looked < listMost; {
-		response, err := c.ListWorkflow(ctx, request)
-		if err != nil {
-			return nil, err
-		}
-		looked += len(response.GetExecutions())
-		for _, info := range response.GetExecutions() {
-			row := statusRow{
-				workflowID: info.GetExecution().GetWorkflowId(),
-				runID:      info.GetExecution().GetRunId(),
-				runState:   listedState(info),
-			}
-			if !o.all && newest[row.workflowID] {
-				continue
-			}
-			newest[row.workflowID] = true
-			if rows = append(rows, row); len(rows) == o.limit {
-				return rows, nil
-			}
-		}
-		if request.NextPageToken = response.GetNextPageToken(); len(request.NextPageToken) == 0 {
-			break
+func writeStatus(s surroundings, o statusOptions, v survey, list []volume, stdout, stderr io.Writer) error {
+	t := volumeTable{
+		now: v.at, period: v.policy().Period.Std(),
+		wide: o.output == formatWide, reasons: o.filter.unprotected, colours: s.colours(),
+	}
+	if len(list) > 0 {
+		if err := t.write(stdout, list); err != nil {
+			return err
 		}
 	}
-	return rows, nil
+	fmt.Fprintln(stderr, count(list))
+	for _, note := range v.notes() {
+		fmt.Fprintln(stderr, printable(note))
+	}
+	return nil
 }
 
-// complete asks for what listings do not tell: the step of running runs and the
-// error of failed ones. What cannot be told stays empty.
-func complete(ctx context.Context, c temporalClient, rows []statusRow, now time.Time) {
-	var group errgroup.Group
-	group.SetLimit(describers)
-	for i := range rows {
-		row := &rows[i]
-		switch row.status {
-		case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED:
-		case enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
-			group.Go(func() error {
-				if d, err := c.DescribeWorkflowExecution(ctx, row.workflowID, row.runID); err == nil {
-					row.runState = describedState(d, now)
-				}
-				return nil
-			})
-		default:
-			group.Go(func() error {
-				row.err = message(c.GetWorkflow(ctx, row.workflowID, row.runID).Get(ctx, nil))
-				return nil
-			})
+// describe asks Temporal for the steps of those that run.
+func (y *surveyor) describe(ctx context.Context, list []volume) {
+	var rows []*runRow
+	for _, one := range list {
+		if one.running != nil {
+			rows = append(rows, one.running)
 		}
 	}
-	_ = group.Wait() // none of them returns an error
-}
-
-func writeStatus(w io.Writer, rows []statusRow, now time.Time) error {
-	table := [][]string{{"NAMESPACE", "CLAIM", "KIND", "NODE", "STATE", "STEP", "PROGRESS", "STARTED", "DURATION", "ERROR"}}
-	for _, row := range rows {
-		progress, why := "", row.err
-		if row.progress != nil {
-			progress = fmt.Sprintf("%.0f %%", row.progress.Percent)
-			if row.progress.ETASeconds > 0 {
-				progress += ", " + duration(time.Duration(row.progress.ETASeconds)*time.Second) + " left"
-			}
-		}
-		if why == "" {
-			why = row.retrying()
-		}
-		table = append(table, []string{
-			row.claim.Namespace, row.claim.Name, row.kind, row.node, row.state(), row.step, progress,
-			moment(row.started), duration(row.duration(now)), shorten(strings.TrimSpace(why), 120),
-		})
+	if len(rows) > 0 {
+		describeAll(ctx, y.temporal, rows, y.s.now())
 	}
-	return writeTable(w, table)
-}
-
-// statusReport is the JSON form of a run.
-type statusReport struct {
-	WorkflowID string           `json:"workflowID"`
-	RunID      string           `json:"runID"`
-	Namespace  string           `json:"namespace"`
-	Claim      string           `json:"claim"`
-	Kind       string           `json:"kind,omitempty"`
-	Node       string           `json:"node,omitempty"`
-	State      string           `json:"state"`
-	Step       string           `json:"step,omitempty"`
-	Attempt    int32            `json:"attempt,omitempty"`
-	Retrying   string           `json:"retrying,omitempty"`
-	Progress   *backup.Progress `json:"progress,omitempty"`
-	Started    time.Time        `json:"started"`
-	Seconds    float64          `json:"seconds"`
-	Error      string           `json:"error,omitempty"`
-}
-
-func statusReports(rows []statusRow, now time.Time) []statusReport {
-	reports := make([]statusReport, 0, len(rows))
-	for _, row := range rows {
-		reports = append(reports, statusReport{
-			WorkflowID: row.workflowID, RunID: row.runID,
-			Namespace: row.claim.Namespace, Claim: row.claim.Name, Kind: row.kind, Node: row.node,
-			State: row.state(), Step: row.step, Attempt: row.attempt, Retrying: row.failure, Progress: row.progress,
-			Started: row.started, Seconds: row.duration(now).Seconds(), Error: row.err,
-		})
-	}
-	return reports
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
@@ -20,8 +21,21 @@ type temporalClient interface {
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
 	CancelWorkflow(ctx context.Context, workflowID, runID string) error
+	ScheduleClient() client.ScheduleClient
+	WorkflowService() workflowservice.WorkflowServiceClient
+	OperatorService() operatorservice.OperatorServiceClient
+	// Namespace is the one that the client works in.
+	Namespace() string
 	Close()
 }
+
+// connection is a client that knows its namespace.
+type connection struct {
+	client.Client
+	namespace string
+}
+
+func (c connection) Namespace() string { return c.namespace }
 
 // connectLimit is how long a person waits to hear that the address is wrong.
 const connectLimit = 10 * time.Second
@@ -34,6 +48,9 @@ func connect(ctx context.Context) (temporalClient, error) {
 	if options.HostPort == "" {
 		options.HostPort = client.DefaultHostPort
 	}
+	if options.Namespace == "" {
+		options.Namespace = client.DefaultNamespace
+	}
 	// What matters is reported as an error of the call that met it.
 	options.Logger = log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
@@ -43,5 +60,5 @@ func connect(ctx context.Context) (temporalClient, error) {
 		return nil, exit(exitUnreachable, fmt.Errorf("no Temporal answers at %s: %w. "+
 			"Set TEMPORAL_ADDRESS to HOST:PORT of its frontend, and TEMPORAL_TLS or TEMPORAL_API_KEY if it wants them", options.HostPort, err))
 	}
-	return c, nil
+	return connection{c, options.Namespace}, nil
 }
