@@ -14,15 +14,14 @@ import (
 // annotateFailed counts a failure, so that sweeps pause before they try the volume
 // again, and tells the tenant. A run that was cancelled did not fail.
 func (r *backupRun) annotateFailed(ctx workflow.Context, err error) {
+	if r.in.Validate() != nil {
+		return // there is no such claim to tell anything
+	}
 	// Runs that a worker without this step began. To be removed when none of
 	// these can be open any more: 90 days, the longest that a step may take, after
 	// the release that has it.
 	if workflow.GetVersion(ctx, "annotate-failed", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
-	}
-	switch classOf(err) {
-	case backup.InvalidInput, backup.VolumeGone:
-		return // there is nobody to tell, or nothing to tell about
 	}
 	claim := backup.Claim{Namespace: r.in.Namespace, Name: r.in.Claim}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)

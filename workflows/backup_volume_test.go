@@ -321,19 +321,15 @@ func TestBackupVolumeTellsTheTenantHowItEnded(t *testing.T) {
 }
 
 func TestBackupVolumeThatCannotBeResolvedCountsAsAFailure(t *testing.T) {
-	w := newWorld(t)
-	w.expect("Resolve", fails(backup.VolumeUnsupported, true))
-	_, err := w.backUp(t, input)
-	require.Error(t, err)
-	require.Len(t, w.marks, 1)
-	require.Equal(t, backup.Claim{Namespace: "shop", Name: "data"}, w.marks[0].Volume.Claim)
-	require.NotNil(t, w.marks[0].Failed)
-
-	w = newWorld(t)
-	w.expect("Resolve", fails(backup.VolumeGone, true))
-	_, err = w.backUp(t, input)
-	require.Error(t, err)
-	require.Empty(t, w.marks, "nobody is there to be told")
+	for _, class := range []backup.Class{backup.VolumeUnsupported, backup.VolumeGone} {
+		w := newWorld(t)
+		w.expect("Resolve", fails(class, true))
+		_, err := w.backUp(t, input)
+		require.Error(t, err)
+		require.Len(t, w.marks, 1)
+		require.Equal(t, backup.Claim{Namespace: "shop", Name: "data"}, w.marks[0].Volume.Claim)
+		require.NotNil(t, w.marks[0].Failed)
+	}
 }
 
 func TestBackupVolumeOutcomeDoesNotDependOnItsMark(t *testing.T) {
