@@ -122,6 +122,11 @@ bench-block: build lab-tools ## Time backups against the bare tools, on a lab of
 	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/bench' ./bench
 	@bin/bench $(BENCH)
 
+.PHONY: bench-sweep
+bench-sweep: build lab-tools ## Sweep many volumes, on a lab of its own (BENCH='-volumes 300 -namespaces 40')
+	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/benchsweep' ./benchsweep
+	@bin/benchsweep $(BENCH)
+
 # Each module with the tags that show all of its code. The code that injects
 # faults takes the place of other code, so it is looked at by itself.
 define each_module

@@ -48,10 +48,8 @@ const (
 	// writes bounds how often a change is made again that somebody else's change
 	// came before.
 	writes = 3
-	// looks bounds how often it is looked for, and pause is the first of the growing
-	// pauses between two looks.
+	// looks bounds how often it is looked for after each.
 	looks = 5
-	pause = 100 * time.Millisecond
 	// attributeLimit is how long Temporal may take to know a search attribute that
 	// was just registered.
 	attributeLimit = 2 * time.Minute
@@ -93,7 +91,7 @@ func (t Temporal) settled(ctx context.Context, want schedule, wanted form) (chan
 		if err != nil || change.Kind == Unchanged {
 			break
 		}
-		if err = wait(ctx, pause<<attempt); err != nil {
+		if err = wait(ctx, growing(attempt)); err != nil {
 			break
 		}
 	}
@@ -126,14 +124,14 @@ func (t Temporal) write(ctx context.Context, want schedule, asked *schedulepb.Sc
 	deadline := time.Now().Add(attributeLimit)
 	for attempt := 0; ; attempt++ {
 		if is.DescribeScheduleResponse == nil {
-			err = t.create(ctx, &workflowservice.CreateScheduleRequest{
+			_, err = call(ctx, t.Service.CreateSchedule, &workflowservice.CreateScheduleRequest{
 				Namespace: t.Namespace, ScheduleId: want.id, Schedule: asked, SearchAttributes: attributes,
 				Identity: identity, RequestId: uuid.NewString(),
 			})
 		} else {
 			update := proto.Clone(asked).(*schedulepb.Schedule)
 			update.State = is.Schedule.GetState()
-			err = t.update(ctx, &workflowservice.UpdateScheduleRequest{
+			_, err = call(ctx, t.Service.UpdateSchedule, &workflowservice.UpdateScheduleRequest{
 				Namespace: t.Namespace, ScheduleId: want.id, Schedule: update, SearchAttributes: attributes,
 				ConflictToken: is.GetConflictToken(), Identity: identity, RequestId: uuid.NewString(),
 			})
@@ -141,24 +139,10 @@ func (t Temporal) write(ctx context.Context, want schedule, asked *schedulepb.Sc
 		if !unregistered(err) || time.Now().After(deadline) {
 			break
 		}
-		if err := wait(ctx, min(pause<<attempt, 5*time.Second)); err != nil {
+		if err := wait(ctx, growing(attempt)); err != nil {
 			return err
 		}
 	}
-	return err
-}
-
-func (t Temporal) create(ctx context.Context, request *workflowservice.CreateScheduleRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	_, err := t.Service.CreateSchedule(ctx, request)
-	return err
-}
-
-func (t Temporal) update(ctx context.Context, request *workflowservice.UpdateScheduleRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	_, err := t.Service.UpdateSchedule(ctx, request)
 	return err
 }
 
@@ -180,17 +164,6 @@ func overtaken(err error) bool {
 func unregistered(err error) bool {
 	var invalid *serviceerror.InvalidArgument
 	return errors.As(err, &invalid) && strings.Contains(err.Error(), workflows.AttributeSchedule.GetName())
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // removeOthers deletes those of Ammonite's schedules that are not to be kept.
@@ -225,9 +198,7 @@ func (t Temporal) removeOthers(ctx context.Context, keep map[string]bool, dryRun
 }
 
 func (t Temporal) remove(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	_, err := t.Service.DeleteSchedule(ctx, &workflowservice.DeleteScheduleRequest{Namespace: t.Namespace, ScheduleId: id, Identity: identity})
+	_, err := call(ctx, t.Service.DeleteSchedule, &workflowservice.DeleteScheduleRequest{Namespace: t.Namespace, ScheduleId: id, Identity: identity})
 	var gone *serviceerror.NotFound
 	if err != nil && !errors.As(err, &gone) {
 		return fmt.Errorf("deleting schedule %s: %w", id, err)

@@ -284,6 +284,17 @@ func TestAFailureInTheMiddleIsMadeUpForByTheNextTime(t *testing.T) {
 	}
 }
 
+func TestATemporalThatIsBusyIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.busy = 12
+		apply(t, f, schedules.Config{})
+		f.busy = 1000
+		_, err := schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, false)
+		require.ErrorContains(t, err, "consistent query buffer is full")
+	})
+}
+
 func TestAnAttributeThatTemporalHearsOfLateIsWaitedFor(t *testing.T) {
 	f, refusals := newFake(), 2
 	f.before = func(string, string) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	schedulepb "go.temporal.io/api/schedule/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -28,6 +29,8 @@ type fakeService struct {
 	// before is called before each call that changes something, and may fail it.
 	before func(call, id string) error
 	writes int
+	// busy is how many more times it is too busy to describe anything.
+	busy int
 }
 
 type kept struct {
@@ -104,6 +107,9 @@ func stored(s *schedulepb.Schedule) *schedulepb.Schedule {
 func (f *fakeService) DescribeSchedule(_ context.Context, in *workflowservice.DescribeScheduleRequest, _ ...grpc.CallOption) (*workflowservice.DescribeScheduleResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.busy--; f.busy >= 0 {
+		return nil, serviceerror.NewResourceExhausted(enumspb.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW, "consistent query buffer is full")
+	}
 	k := f.kept[in.ScheduleId]
 	if k == nil {
 		return nil, serviceerror.NewNotFound("no such schedule")

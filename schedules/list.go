@@ -123,9 +123,7 @@ func (t Temporal) run(ctx context.Context, action *schedulepb.ScheduleActionResu
 
 // status is unspecified for a run that Temporal keeps no longer.
 func (t Temporal) status(ctx context.Context, workflowID string) (enumspb.WorkflowExecutionStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	d, err := t.Service.DescribeWorkflowExecution(ctx, &workflowservice.DescribeWorkflowExecutionRequest{
+	d, err := call(ctx, t.Service.DescribeWorkflowExecution, &workflowservice.DescribeWorkflowExecutionRequest{
 		Namespace: t.Namespace, Execution: execution(workflowID),
 	})
 	var gone *serviceerror.NotFound
@@ -140,9 +138,7 @@ func (t Temporal) status(ctx context.Context, workflowID string) (enumspb.Workfl
 
 // why is the message with which a run failed.
 func (t Temporal) why(ctx context.Context, workflowID string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	h, err := t.Service.GetWorkflowExecutionHistory(ctx, &workflowservice.GetWorkflowExecutionHistoryRequest{
+	h, err := call(ctx, t.Service.GetWorkflowExecutionHistory, &workflowservice.GetWorkflowExecutionHistoryRequest{
 		Namespace: t.Namespace, Execution: execution(workflowID),
 		HistoryEventFilterType: enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT,
 	})

@@ -44,9 +44,7 @@ func (t Temporal) patch(ctx context.Context, name string, patch *schedulepb.Sche
 	if _, err := t.find(ctx, name); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	_, err := t.Service.PatchSchedule(ctx, &workflowservice.PatchScheduleRequest{
+	_, err := call(ctx, t.Service.PatchSchedule, &workflowservice.PatchScheduleRequest{
 		Namespace: t.Namespace, ScheduleId: name, Patch: patch, Identity: identity, RequestId: uuid.NewString(),
 	})
 	if err != nil {
@@ -118,7 +116,7 @@ func (t Temporal) triggered(ctx context.Context, name string, before description
 		case d.Info.GetActionCount() > before.Info.GetActionCount() && len(recent) > 0:
 			return recent[len(recent)-1].GetStartWorkflowResult().GetWorkflowId(), nil
 		}
-		if wait(ctx, min(pause<<attempt, 2*time.Second)) != nil {
+		if wait(ctx, growing(attempt)) != nil {
 			return "", context.Cause(ctx)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"google.golang.org/grpc"
 
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -37,8 +38,11 @@ func At(c interface {
 const (
 	// identity tells Temporal's users who changed a schedule.
 	identity = "ammonite"
-	// callLimit bounds every single call.
+	// callLimit bounds every single call, with its repetitions.
 	callLimit = 30 * time.Second
+	// pause is the first of the growing pauses between two looks or calls.
+	pause        = 100 * time.Millisecond
+	longestPause = 2 * time.Second
 	// page is how many schedules are listed at once.
 	page = 100
 )
@@ -64,11 +68,42 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("there is no schedule %q. There is %s", e.Name, strings.Join(e.Known, ", "))
 }
 
-// describe returns an UnknownError without Known when there is no such schedule.
-func (t Temporal) describe(ctx context.Context, id string) (description, error) {
+// call makes a call, and makes it again for a while when Temporal has too much to do
+// or cannot be reached: it answers only so many questions about a schedule at once.
+func call[In, Out any](ctx context.Context, method func(context.Context, In, ...grpc.CallOption) (Out, error), in In) (Out, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	d, err := t.Service.DescribeSchedule(ctx, &workflowservice.DescribeScheduleRequest{Namespace: t.Namespace, ScheduleId: id})
+	for attempt := 0; ; attempt++ {
+		out, err := method(ctx, in)
+		var (
+			exhausted   *serviceerror.ResourceExhausted
+			unavailable *serviceerror.Unavailable
+		)
+		if !errors.As(err, &exhausted) && !errors.As(err, &unavailable) || wait(ctx, growing(attempt)) != nil {
+			return out, err
+		}
+	}
+}
+
+// growing is the pause after an attempt, which are counted from 0.
+func growing(attempt int) time.Duration {
+	return min(pause<<min(attempt, 10), longestPause)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// describe returns an UnknownError without Known when there is no such schedule.
+func (t Temporal) describe(ctx context.Context, id string) (description, error) {
+	d, err := call(ctx, t.Service.DescribeSchedule, &workflowservice.DescribeScheduleRequest{Namespace: t.Namespace, ScheduleId: id})
 	var gone *serviceerror.NotFound
 	if errors.As(err, &gone) {
 		return description{}, &UnknownError{Name: id}
@@ -84,7 +119,7 @@ func (t Temporal) list(ctx context.Context) ([]*schedulepb.ScheduleListEntry, er
 	var all []*schedulepb.ScheduleListEntry
 	request := &workflowservice.ListSchedulesRequest{Namespace: t.Namespace, MaximumPageSize: page}
 	for {
-		response, err := t.listPage(ctx, request)
+		response, err := call(ctx, t.Service.ListSchedules, request)
 		if err != nil {
 			return nil, fmt.Errorf("listing the schedules of namespace %s: %w", t.Namespace, err)
 		}
@@ -97,12 +132,6 @@ func (t Temporal) list(ctx context.Context) ([]*schedulepb.ScheduleListEntry, er
 		return strings.Compare(a.GetScheduleId(), b.GetScheduleId())
 	})
 	return all, nil
-}
-
-func (t Temporal) listPage(ctx context.Context, request *workflowservice.ListSchedulesRequest) (*workflowservice.ListSchedulesResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	return t.Service.ListSchedules(ctx, request)
 }
 
 // markIn is the mark among search attributes, or "".

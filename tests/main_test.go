@@ -45,7 +45,11 @@ func newSystem(t *testing.T) *system.System {
 
 func newSystemWith(t *testing.T, heartbeat time.Duration) *system.System {
 	t.Helper()
-	l := lab.Start(t)
+	return newSystemIn(t, lab.Start(t), heartbeat)
+}
+
+func newSystemIn(t *testing.T, l *lab.Lab, heartbeat time.Duration) *system.System {
+	t.Helper()
 	binaries(t)
 	name := strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(strings.ToLower(t.Name()))
 	s, err := system.New(t.Context(), l, system.Options{Name: name, WorkerBinary: workerBinary(t), HeartbeatTimeout: heartbeat})

@@ -273,8 +273,8 @@ func TestCommand(t *testing.T) {
 		require.Contains(t, ammonite(t, s, exitUsage, "backup", "nothing").stderr, "NAMESPACE/CLAIM")
 		require.Contains(t, ammonite(t, s, exitUsage, "backup", claim.String(), "--node", "no such").stderr, "not the name of a node")
 		require.Contains(t, ammonite(t, s, exitUnreachable, "snapshots", "RESTIC_REPOSITORY="+s.Repository+"nowhere/").stderr, "restic init")
-		require.Contains(t, ammonite(t, s, exitUnreachable, "status", "TEMPORAL_ADDRESS=127.0.0.1:1").stderr, "TEMPORAL_ADDRESS")
-		require.Contains(t, ammonite(t, s, exitUnreachable, "status", "TEMPORAL_NAMESPACE=no-such-namespace").stderr, "no-such-namespace")
+		require.Contains(t, ammonite(t, s, exitUnreachable, "runs", "TEMPORAL_ADDRESS=127.0.0.1:1").stderr, "TEMPORAL_ADDRESS")
+		require.Contains(t, ammonite(t, s, exitUnreachable, "runs", "TEMPORAL_NAMESPACE=no-such-namespace").stderr, "no-such-namespace")
 	})
 	t.Run("lists", func(t *testing.T) { listingCommands(t, s, claim) })
 }
@@ -308,13 +308,13 @@ func detachedCommand(t *testing.T, s *system.System, gate *system.Gate, claim ba
 		Claim, State, Step, Node string
 		Progress                 *backup.Progress
 	}
-	await(t, time.Minute, "`ammonite status` shows no progress", func() bool {
-		status := ammonite(t, s, exitSuccess, "status", claim.String(), "--output", "json")
-		require.NoError(t, json.Unmarshal([]byte(status.stdout), &running))
+	await(t, time.Minute, "`ammonite runs` shows no progress", func() bool {
+		listed := ammonite(t, s, exitSuccess, "runs", claim.String(), "--output", "json")
+		require.NoError(t, json.Unmarshal([]byte(listed.stdout), &running))
 		return len(running) == 1 && running[0].Progress != nil && running[0].Progress.Percent > 0
 	})
 	require.Equal(t, []string{claim.Name, "running", "Restic", "node-a"}, []string{running[0].Claim, running[0].State, running[0].Step, running[0].Node})
-	table := ammonite(t, s, exitSuccess, "status").stdout
+	table := ammonite(t, s, exitSuccess, "runs").stdout
 	require.Regexp(t, claim.Name+` .*running .*Restic .*\d+ %`, table)
 
 	follower := invoke(t, s, "backup", claim.String(), "--attach")
@@ -327,7 +327,7 @@ func detachedCommand(t *testing.T, s *system.System, gate *system.Gate, claim ba
 
 func listingCommands(t *testing.T, s *system.System, claim backup.Claim) {
 	stored := requireBackedUp(t, s, claim).Stored
-	require.Regexp(t, claim.Name+` .*succeeded`, ammonite(t, s, exitSuccess, "status").stdout)
+	require.Regexp(t, claim.Name+` .*succeeded`, ammonite(t, s, exitSuccess, "runs").stdout)
 
 	var listed []struct {
 		ID, Namespace, Claim, Kind string
@@ -349,6 +349,7 @@ const (
 	exitNotFound       = 4
 	exitAlreadyRunning = 5
 	exitUnreachable    = 6
+	exitUnprotected    = 7
 	exitCancelled      = 130
 )
 

@@ -35,8 +35,8 @@ func TestPinnedVolumeWaitsForItsNode(t *testing.T) {
 	other := claimOf(s, "other")
 	create(t, s, other, lab.VolumeSpec{Size: 64 << 20})
 	require.Equal(t, "node-a", backUp(t, s, other.Namespace, other.Name).Node)
-	status := ammonite(t, s, exitSuccess, "status", claim.String())
-	require.Contains(t, status.stdout, "waiting for a slot")
+	waiting := ammonite(t, s, exitSuccess, "runs", claim.String())
+	require.Contains(t, waiting.stdout, "waiting for a slot")
 
 	_, err = s.StartNode(t.Context(), "node-b", 1)
 	require.NoError(t, err)

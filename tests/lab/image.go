@@ -39,6 +39,8 @@ func (v *Volume) makeImage(ctx context.Context, spec VolumeSpec) error {
 	var err error
 	if v.source != nil {
 		err = v.clone(ctx, options)
+	} else if spec.Import != "" {
+		err = v.rbd(ctx, append([]string{"import", "--no-progress", spec.Import, v.Spec()}, options...)...)
 	} else {
 		err = v.rbd(ctx, append([]string{"create", "--size", fmt.Sprintf("%dB", v.Size), v.Spec()}, options...)...)
 	}

@@ -58,6 +58,9 @@ func (l *Lab) kubernetesArguments(part string) []string {
 			"--service-account-private-key-file=" + signingKey,
 			"--leader-elect=false",
 			"--pvclaimbinder-sync-period=1s",
+			// Tests make claims by the dozen and wait for all of them.
+			"--kube-api-qps=200",
+			"--kube-api-burst=400",
 		}
 	}
 }

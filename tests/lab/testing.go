@@ -32,8 +32,9 @@ var shared struct {
 	err   error
 	owned bool // by this binary, which takes it down
 	ready bool // Main was called
-	// warden stays open as long as this process lives.
-	warden *os.File
+	// wardens stay open as long as this process lives.
+	mu      sync.Mutex
+	wardens []*os.File
 }
 
 // Main runs the tests of a package and takes down their lab in the end, also
@@ -74,29 +75,61 @@ func startShared(t testing.TB) error {
 		shared.lab = l
 		return err
 	}
-	root, err := repositoryRoot()
+	l, err := upForTests(t)
 	if err != nil {
 		return err
+	}
+	shared.lab, shared.owned = l, true
+	return nil
+}
+
+// StartAlone gives a test a lab that no other test uses: for what looks at all
+// claims of a cluster, or takes its parts down, while other tests run. It goes down
+// when the test is over. AMMONITE_LAB_DIR is of no effect.
+func StartAlone(t testing.TB) *Lab {
+	t.Helper()
+	if !shared.ready {
+		t.Fatal("the package's TestMain has to call lab.Main, which takes labs down")
+	}
+	l, err := upForTests(t)
+	if err != nil {
+		t.Fatalf("no lab: %v", err)
+	}
+	if os.Getenv(envKeep) == "" {
+		t.Cleanup(func() {
+			if err := l.Down(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return l
+}
+
+// upForTests brings up a lab in a new directory, which the warden takes down should
+// this process not do it.
+func upForTests(t testing.TB) (*Lab, error) {
+	root, err := repositoryRoot()
+	if err != nil {
+		return nil, err
 	}
 	dir, err := newTestDir(filepath.Join(root, defaultDir, testsDir))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if os.Getenv(envKeep) == "" {
 		if err := startWarden(dir); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	l, err := Up(ctx, Options{Dir: dir, Log: testLog{t}})
 	if err != nil {
-		return errors.Join(err, Down(context.WithoutCancel(ctx), Options{Dir: dir}))
+		return nil, errors.Join(err, Down(context.WithoutCancel(ctx), Options{Dir: dir}))
 	}
 	// It goes down when this test, whose output was written to, is over.
 	l.progress = newProgress(nil)
-	shared.lab, shared.owned = l, true
-	return nil
+	return l, nil
 }
 
 // newTestDir makes a directory below one that other tests may just be removing,
@@ -142,7 +175,9 @@ func startWarden(dir string) error {
 		return fmt.Errorf("start the lab's warden: %w", err)
 	}
 	go func() { _ = cmd.Wait() }()
-	shared.warden = writer
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.wardens = append(shared.wardens, writer)
 	return nil
 }
 

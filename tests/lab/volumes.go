@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 )
@@ -22,6 +23,9 @@ type VolumeSpec struct {
 	Size int64
 	// Annotations of the claim.
 	Annotations map[string]string
+	// Import is a file that the image is a copy of. It is not formatted then, and
+	// Size is that of the file.
+	Import string
 	// Populate writes what the volume is to hold below the root of its
 	// filesystem; of a block or LUKS volume, it gets the path of the device.
 	Populate func(root string) error
@@ -110,6 +114,9 @@ func (l *Lab) newVolume(spec VolumeSpec) *Volume {
 	if v.source != nil {
 		v.Size = v.source.Size
 	}
+	if file, err := os.Stat(spec.Import); err == nil {
+		v.Size = file.Size()
+	}
 	return v
 }
 
@@ -128,7 +135,7 @@ func (v *Volume) place() string {
 }
 
 func (v *Volume) fill(ctx context.Context, spec VolumeSpec) (err error) {
-	if v.source != nil && spec.Populate == nil {
+	if (v.source != nil || spec.Import != "") && spec.Populate == nil {
 		return nil
 	}
 	m, err := v.mapImage(ctx, v.Image)
@@ -152,7 +159,7 @@ func (v *Volume) prepare(ctx context.Context, m *mapping, spec VolumeSpec) (root
 		return m.attach(ctx)
 	}
 	options := "rw"
-	if v.source == nil {
+	if v.source == nil && spec.Import == "" {
 		err = m.makeFilesystem(ctx, v.FSType)
 	} else if v.FSType == "xfs" {
 		options = "rw,nouuid"
@@ -211,6 +218,11 @@ func (v *Volume) bind(ctx context.Context, spec VolumeSpec) error {
 	if err != nil {
 		return err
 	}
+	return v.lab.bind(ctx, v.binding(spec, pool))
+}
+
+// binding is how the claim gets to the image, in the pool with that number.
+func (v *Volume) binding(spec VolumeSpec, pool int) binding {
 	attributes := Object{
 		"clusterID":     v.Ceph.FSID,
 		"pool":          v.Pool,
@@ -231,12 +243,12 @@ func (v *Volume) bind(ctx context.Context, spec VolumeSpec) error {
 			attributes[key] = value
 		}
 	}
-	return v.lab.bind(ctx, binding{
+	return binding{
 		namespace: v.Namespace, claim: v.Claim, pv: v.PV,
 		driver: "rbd", handle: handle(v.Ceph, pool, v.uuid), attributes: attributes,
 		fsType: v.FSType, block: spec.Block, accessMode: "ReadWriteOnce", size: v.Size,
 		annotations: spec.Annotations, edit: spec.Edit,
-	})
+	}
 }
 
 func (v *Volume) poolNumber(ctx context.Context) (int, error) {

@@ -68,7 +68,7 @@ func (s *System) snapshots(ctx context.Context) ([]string, error) {
 func (s *System) allVolumes() []*lab.Volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.volumes)
+	return slices.Concat(s.volumes, s.many)
 }
 
 // subvolumeSnapshots lists Ammonite's snapshots of the system's subvolumes.

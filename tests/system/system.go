@@ -46,6 +46,8 @@ type System struct {
 	mu      sync.Mutex
 	workers []*Worker
 	volumes []*lab.Volume
+	// many are those that were made at once.
+	many []*lab.Volume
 	// subvolumes are made in the order in which one may need another.
 	subvolumes []*lab.Subvolume
 	// objects are the files of Apply.
@@ -138,6 +140,7 @@ func (s *System) Close(ctx context.Context) error {
 	for _, v := range slices.Backward(s.volumes) {
 		keep(v.Delete(ctx))
 	}
+	keep(s.deleteMany(ctx))
 	for _, v := range slices.Backward(s.subvolumes) {
 		keep(v.Delete(ctx))
 	}
