@@ -142,6 +142,8 @@ func TestWhatIsNoLongerConfiguredIsRemoved(t *testing.T) {
 	f.add(t, "older", "Prune", "v0:whatever")
 	f.add(t, "foreign", "Sweep", "")
 	f.add(t, "another", "Report", "")
+	// One that is Ammonite's no longer, which listings do not know yet.
+	f.lagging = map[string]*commonpb.SearchAttributes{"another": f.kept["older"].attributes}
 	changes := apply(t, f, parse(t, "sweep: {enabled: false}"))
 	require.Equal(t, []schedules.Change{{Schedule: "older", Kind: schedules.Delete}, {Schedule: "sweep", Kind: schedules.Delete}}, changes)
 	require.Len(t, f.kept, 2)
@@ -161,6 +163,25 @@ func TestAForeignScheduleOfTheSameNameIsLeftAlone(t *testing.T) {
 	f.add(t, "sweep", "Sweep", "")
 	apply(t, f, schedules.Config{})
 	requireSettled(t, f, schedules.Config{})
+}
+
+func TestALostMarkIsPutBack(t *testing.T) {
+	f := newFake()
+	apply(t, f, schedules.Config{})
+	f.kept["sweep"].attributes = nil
+	changes := apply(t, f, schedules.Config{})
+	require.Equal(t, schedules.Update, changes[0].Kind)
+	require.True(t, changes[0].Edited)
+	require.Len(t, changes[0].Differences, 1)
+	require.Equal(t, "mark", changes[0].Differences[0].Property)
+	requireSettled(t, f, schedules.Config{})
+}
+
+func TestJitterIsATenthOfThePeriod(t *testing.T) {
+	for every, jitter := range map[string]string{"5m": "30s", "5s": "0s", "24h": "1m"} {
+		changes := apply(t, newFake(), parse(t, "sweep: {every: "+every+"}"))
+		require.Contains(t, changes[0].Differences, schedules.Difference{Property: "jitter", New: jitter})
+	}
 }
 
 func TestWhatIsWrongIsSaidBeforeAnythingChanges(t *testing.T) {

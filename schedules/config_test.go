@@ -3,12 +3,15 @@ package schedules_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/schedules"
+	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 func TestNothingAtAllIsAConfiguration(t *testing.T) {
@@ -70,4 +73,24 @@ func TestAWholeConfigurationIsRead(t *testing.T) {
 	require.Equal(t, 8, c.Sweep.Limits.PerPool)
 	require.Equal(t, 5, c.Sweep.Load.SlowOps)
 	require.Equal(t, "shop", c.Sweep.Namespace)
+}
+
+// TestTheManualShowsTheDefaults reads the file that docs/schedules.md shows.
+func TestTheManualShowsTheDefaults(t *testing.T) {
+	manual, err := os.ReadFile("../docs/schedules.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(manual), "```yaml\n")
+	require.True(t, found)
+	text, _, _ := strings.Cut(rest, "```")
+	c := parse(t, text)
+	c.Sweep.Policy.Period = c.Sweep.Policy.WithDefaults().Period
+	require.Equal(t, selection.Policy{}.WithDefaults(), c.Sweep.Policy)
+	require.Equal(t, workflows.SweepLimits{}.WithDefaults(), c.Sweep.Limits)
+	require.Equal(t, backup.LoadLimits{}.WithDefaults(), c.Sweep.Load)
+
+	f := newFake()
+	apply(t, f, schedules.Config{})
+	for _, d := range apply(t, f, parse(t, text))[0].Differences {
+		require.True(t, strings.HasPrefix(d.Property, "input."), "%v", d)
+	}
 }

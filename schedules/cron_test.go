@@ -48,6 +48,10 @@ func TestCronThatMakesNoSenseIsRefused(t *testing.T) {
 		_, err := parseCron(text)
 		require.Error(t, err, text)
 	}
+	_, err := parseCron("@every 5m")
+	require.ErrorContains(t, err, "write it as every")
+	_, err = parseCron("TZ=UTC 0 * * * *")
+	require.ErrorContains(t, err, "timeZone")
 	never, err := parseCron("0 0 30 2 *")
 	require.NoError(t, err)
 	_, err = meanGap(never)

@@ -31,6 +31,8 @@ type fakeService struct {
 	writes int
 	// busy is how many more times it is too busy to describe anything.
 	busy int
+	// lagging are the attributes of schedules as listings still show them.
+	lagging map[string]*commonpb.SearchAttributes
 }
 
 type kept struct {
@@ -133,7 +135,11 @@ func (f *fakeService) ListSchedules(_ context.Context, in *workflowservice.ListS
 	slices.Sort(names)
 	out := &workflowservice.ListSchedulesResponse{}
 	if len(names) > 0 {
-		out.Schedules = []*schedulepb.ScheduleListEntry{{ScheduleId: names[0], SearchAttributes: f.kept[names[0]].attributes}}
+		attributes := f.kept[names[0]].attributes
+		if before, lags := f.lagging[names[0]]; lags {
+			attributes = before
+		}
+		out.Schedules = []*schedulepb.ScheduleListEntry{{ScheduleId: names[0], SearchAttributes: attributes}}
 	}
 	if len(names) > 1 {
 		out.NextPageToken = []byte(names[0])

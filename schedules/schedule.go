@@ -52,7 +52,7 @@ func (c Config) schedules() ([]schedule, problems) {
 func (c Config) sweep(zone *time.Location) (s schedule, enabled bool, wrong problems) {
 	timing, wrong := c.Sweep.resolve("sweep", zone, backup.Duration(defaultSweepPeriod))
 	in := workflows.SweepInput{Policy: c.Sweep.Policy, Limits: c.Sweep.Limits, Load: c.Sweep.Load, Namespace: c.Sweep.Namespace}
-	if false {
+	if in.Policy.Period != 0 {
 		wrong.add("sweep.policy.period", "it follows from sweep.every or sweep.cron. Leave it out")
 	}
 	in.Policy.Period = backup.Duration(timing.period)

@@ -83,5 +83,5 @@ func unreachable(err error) error {
 	if err == nil || backup.ClassOf(err) != "" || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return exit(exitUnreachable, err)
+	return exit(exitUnreachable, fmt.Errorf("%w. Check that KUBECONFIG or --kubeconfig is of this cluster, and that its API answers you: `kubectl get pvc -A`", err))
 }

@@ -61,6 +61,9 @@ func (f *fakeCluster) Candidate(_ context.Context, claim backup.Claim) (selectio
 	return f.candidates[i], nil
 }
 
+// checkCluster is what a person is told when Kubernetes cannot be read.
+const checkCluster = "Check that KUBECONFIG or --kubeconfig is of this cluster, and that its API answers you: `kubectl get pvc -A`"
+
 // listKnown plays the listing: the conditions that the commands use, those that run
 // first and then by the time of the end, in pages.
 func (f *fakeTemporal) listKnown(r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {

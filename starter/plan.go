@@ -107,6 +107,12 @@ func runPlan(ctx context.Context, s surroundings, o planOptions) error {
 	if err != nil {
 		return err
 	}
+	if !v.has(o.namespace) {
+		// Only Kubernetes knows whether it is empty or misspelt.
+		if _, err := y.candidates(ctx, scope{namespace: o.namespace}); err != nil {
+			return unreachable(err)
+		}
+	}
 	if v.running == nil {
 		// What runs already would be planned once more.
 		return exit(exitUnreachable, v.silent)
@@ -121,6 +127,11 @@ func runPlan(ctx context.Context, s surroundings, o planOptions) error {
 		return o.output.write(s.stdout, r)
 	}
 	return r.write(s.stdout, s.stderr)
+}
+
+// has reports whether there are claims in a namespace, or in any if it is empty.
+func (v survey) has(namespace string) bool {
+	return namespace == "" || slices.ContainsFunc(v.candidates, func(c selection.Candidate) bool { return c.Claim.Namespace == namespace })
 }
 
 // plan is the sweep that would begin at the given time.

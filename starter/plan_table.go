@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -71,7 +72,7 @@ func (r planReport) summary() string {
 			states = append(states, fmt.Sprintf("%d %s", n, state))
 		}
 	}
-	line("states", "%s", strings.Join(states, ", "))
+	line("states", "%s", cmp.Or(strings.Join(states, ", "), "no volumes"))
 	return b.String()
 }
 

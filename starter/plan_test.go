@@ -75,6 +75,14 @@ func TestPlanOfANamespaceIsAPartOfTheWhole(t *testing.T) {
 	require.Equal(t, []string{"bank/due"}, starts(planned(t, w)), "the sweep itself is confined")
 }
 
+func TestPlanOfNothing(t *testing.T) {
+	w := clusterWorld(t)
+	w.claims.candidates, w.claims.empty = nil, []string{"empty"}
+	require.Contains(t, w.execute(t, "plan", "empty").stdout, "states  no volumes\n")
+	require.Contains(t, w.execute(t, "status", "empty").stderr, "0 volumes\n")
+	require.Equal(t, told{code: 4, stderr: "ammonite: there is no namespace emtpy. `kubectl get namespaces` lists them.\n"}, w.execute(t, "plan", "emtpy"))
+}
+
 func TestPlanLooksAhead(t *testing.T) {
 	later := planned(t, clusterWorld(t), "--in", "21h")
 	require.Equal(t, now.Add(21*time.Hour), later.Time)

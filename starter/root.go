@@ -16,6 +16,7 @@ Where Temporal is, is read like by Temporal's own command line: from
 TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_* or a
 profile (TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE). Where the repository is, is
 read like by restic: from RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE and so on.
+Where Kubernetes is, is read like by kubectl: from KUBECONFIG or ~/.kube/config.
 
 ` + exitCodesHelp
 
@@ -25,7 +26,9 @@ func newRootCommand(s surroundings) *cobra.Command {
 		Short: "Back up Ceph volumes behind Kubernetes claims",
 		Long:  rootHelp,
 		Example: `  ammonite backup shop/data
-  ammonite status
+  ammonite status                # how all volumes stand
+  ammonite explain shop/data     # whether and when one is backed up, and why
+  ammonite schedules apply       # back up all of them by schedule
   ammonite snapshots shop/data`,
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -138,7 +138,7 @@ on. Applying a configuration does not end the pause.
 ` + exitCodesHelp,
 		Example: `  ammonite schedules pause sweep
   ammonite schedules pause sweep --note "Ceph is being upgraded until Tuesday"`,
-		Args: cobra.ExactArgs(1),
+		Args: oneSchedule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return atSchedules(cmd.Context(), s, func(_ temporalClient, at schedules.Temporal) error {
 				return say(s, schedules.Pause(cmd.Context(), at, args[0], note), "Schedule %s is paused.", args[0])
@@ -159,7 +159,7 @@ for: the next sweep finds what is due.
 
 ` + exitCodesHelp,
 		Example: `  ammonite schedules unpause sweep`,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneSchedule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return atSchedules(cmd.Context(), s, func(_ temporalClient, at schedules.Temporal) error {
 				return say(s, schedules.Unpause(cmd.Context(), at, args[0], note), "Schedule %s goes on.", args[0])
@@ -179,7 +179,7 @@ goes on it starts none, which this command reports with exit code 5.
 
 ` + exitCodesHelp,
 		Example: `  ammonite schedules trigger sweep`,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneSchedule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return atSchedules(cmd.Context(), s, func(_ temporalClient, at schedules.Temporal) error {
 				run, err := schedules.Trigger(cmd.Context(), at, args[0])
@@ -187,6 +187,15 @@ goes on it starts none, which this command reports with exit code 5.
 			})
 		},
 	}
+}
+
+// oneSchedule is the check of arguments of what is done to a schedule.
+func oneSchedule(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s takes the name of one schedule, not %d arguments; usually it is %s. `ammonite schedules list` shows them",
+			cmd.Name(), len(args), schedules.SweepID)
+	}
+	return nil
 }
 
 // say prints a line unless there is an error, which it returns.

@@ -242,6 +242,14 @@ func TestTriggerTellsWhetherAnythingWasStarted(t *testing.T) {
 	require.NotEmpty(t, info.RecentActions)
 }
 
+func TestAScheduleHasToBeNamed(t *testing.T) {
+	for _, command := range []string{"pause", "unpause", "trigger"} {
+		out := newWorld(&fakeTemporal{}).execute(t, "schedules", command)
+		require.Equal(t, 2, out.code)
+		require.Contains(t, out.stderr, command+" takes the name of one schedule, not 0 arguments; usually it is sweep. `ammonite schedules list` shows them\n")
+	}
+}
+
 func TestAnUnknownScheduleIsNotFound(t *testing.T) {
 	w, f := scheduleWorld()
 	for _, command := range []string{"pause", "unpause", "trigger"} {

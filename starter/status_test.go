@@ -228,7 +228,7 @@ func TestKubernetesIsNeeded(t *testing.T) {
 		out := w.execute(t, args...)
 		require.Equal(t, 6, out.code, args)
 		require.Empty(t, out.stdout)
-		require.Equal(t, "ammonite: listing claims: connection refused\n", out.stderr)
+		require.Equal(t, "ammonite: listing claims: connection refused. "+checkCluster+"\n", out.stderr)
 	}
 	for _, args := range [][]string{{"status", "shop/nothing"}, {"explain", "shop/nothing"}, {"status", "nothing"}} {
 		out := clusterWorld(t).execute(t, args...)

@@ -46,7 +46,10 @@ func (n tally) String() string {
 	add(n.Protections[selection.Late], "late")
 	add(n.Protections[selection.Awaited], "waiting for the first backup")
 	add(n.Protections[selection.Unwanted], "excluded")
-	text := counted(n.Volumes, "volume") + ": " + strings.Join(parts, ", ")
+	text := counted(n.Volumes, "volume")
+	if len(parts) > 0 {
+		text += ": " + strings.Join(parts, ", ")
+	}
 	parts = nil
 	add(n.States[selection.Running], "running")
 	add(n.Failing, "failing")

@@ -169,7 +169,7 @@ func TestEndedRunsAreLookedForNoFurtherThanNeeded(t *testing.T) {
 	f := &fakeTemporal{}
 	sought := map[string]time.Time{}
 	for i := range 3 * historyPage {
-		f.known = append(f.known, run(t, fmt.Sprintf("shop/data-%d", i%historyPage), workflows.OutcomeSucceeded, time.Duration(i+10)*time.Minute))
+		f.known = append(f.known, run(t, fmt.Sprintf("shop/data-%d", i%(historyPage/2)), workflows.OutcomeSucceeded, time.Duration(i+10)*time.Minute))
 	}
 	sought["backup/shop/data-7"] = now.Add(-17 * time.Minute)
 	ended, err := endedRuns(t.Context(), f, scope{}, sought)

@@ -52,6 +52,12 @@ func TestWatchForPrograms(t *testing.T) {
 	require.Len(t, strings.Split(watching(t).execute(t, "status", "--watch", "-o", "yaml").stdout, "---\n"), 2)
 }
 
+func TestWatchForProgramsOnATerminal(t *testing.T) {
+	w := watching(t)
+	w.screen = func() (int, bool) { return 8, true }
+	require.NotContains(t, w.execute(t, "status", "--watch", "-o", "json").stdout, "\x1b")
+}
+
 func TestWatchRedrawsATerminal(t *testing.T) {
 	w := watching(t)
 	w.screen = func() (int, bool) { return 8, true }
@@ -90,5 +96,5 @@ func TestWatchOutlivesFaultsButForTheFirst(t *testing.T) {
 	w = watching(t)
 	w.claims.err = errors.New("connection refused")
 	out = w.execute(t, "status", "--watch")
-	require.Equal(t, told{code: 6, stderr: "ammonite: connection refused\n"}, out)
+	require.Equal(t, told{code: 6, stderr: "ammonite: connection refused. " + checkCluster + "\n"}, out)
 }

@@ -78,13 +78,13 @@ func newEstate(t *testing.T, s *system.System, seed uint64, namespaces, volumes 
 					pv.Set(v, "metadata", "annotations", key)
 				}
 			}
-			e.add(claim, value(meanings[onClaim]), edit, random.IntN(20), disk, files)
+			e.add(claim, value(meanings[onClaim]), edit, random.IntN(40), disk, files)
 		}
 	}
 	return e
 }
 
-// add adds a volume of a kind by lot: one in twenty is a subvolume, a quarter are
+// add adds a volume of a kind by lot: one in forty is a subvolume, a quarter are
 // filesystems, and the rest are disks.
 func (e *estate) add(claim backup.Claim, annotations map[string]string, edit func(pv, claim lab.Object), lot int, disk, files string) {
 	spec := lab.VolumeSpec{Namespace: claim.Namespace, Claim: claim.Name, Annotations: annotations, Edit: edit, Import: disk, Block: true}
@@ -94,7 +94,7 @@ func (e *estate) add(claim backup.Claim, annotations map[string]string, edit fun
 			Namespace: claim.Namespace, Claim: claim.Name, Annotations: annotations, Edit: edit, Populate: words(claim.String()),
 		})
 		return
-	case lot <= 5:
+	case lot <= 10:
 		spec.Import, spec.Block = files, false
 	}
 	e.spec.Volumes = append(e.spec.Volumes, spec)

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ import (
 // scheduleSweeps makes a paused schedule of sweeps, for the policy that it holds.
 func scheduleSweeps(t *testing.T, s *system.System, p selection.Policy) {
 	t.Helper()
-	_, err := s.Client.ScheduleClient().Create(t.Context(), client.ScheduleOptions{
+	schedule, err := s.Client.ScheduleClient().Create(t.Context(), client.ScheduleOptions{
 		ID: workflows.SweepID, Paused: true, Note: "paused by a test",
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
 		Action: &client.ScheduleWorkflowAction{
@@ -28,6 +29,8 @@ func scheduleSweeps(t *testing.T, s *system.System, p selection.Policy) {
 		},
 	})
 	require.NoError(t, err)
+	// The lab may be used again.
+	t.Cleanup(func() { require.NoError(t, schedule.Delete(context.Background())) })
 }
 
 func annotate(t *testing.T, s *system.System, claim backup.Claim, annotation, value string) {
@@ -62,7 +65,7 @@ func statusFor(t *testing.T, s *system.System, scope string) (o statusOf) {
 // stand, before, during and after a backup.
 func TestStatus(t *testing.T) {
 	s := newSystem(t)
-	require.Contains(t, ammonite(t, s, exitNotFound, "status", s.Namespace).stderr, "there is no namespace "+s.Namespace)
+	require.Contains(t, ammonite(t, s, exitNotFound, "status", "nowhere").stderr, "there is no namespace nowhere")
 	gate, _ := startGated(t, s, 1)
 	claim, scratch := claimOf(s, "data"), claimOf(s, "scratch")
 	volume := create(t, s, claim, large)

@@ -82,6 +82,7 @@ func TestSweep(t *testing.T) {
 	require.Zero(t, result.Started, "%+v", result)
 	require.Equal(t, wanted-len(broken), result.Plan.Counts[selection.Current])
 	require.Equal(t, len(broken), result.Plan.Counts[selection.Pausing])
+	e.requireCephSpared(t, s, broken)
 }
 
 // requireBackedUp requires that exactly the wanted volumes, but for the broken ones,
@@ -154,7 +155,6 @@ func killEverything(t *testing.T, s *system.System, workers ...*system.Worker) {
 		all.Go(w.Kill)
 	}
 	all.Wait()
-
 	for _, w := range workers {
 		found, err := s.Processes(w)
 		require.NoError(t, err)

@@ -107,12 +107,19 @@ func listSlots(ctx context.Context, c client.Client, namespace string) ([]metric
 	}
 }
 
+// silent is how much later than others a worker may have been heard of last to count
+// as one that lives. Temporal remembers the others for a while.
+const silent = 6 * workerHeartbeatEvery
+
 // nodeSlots adds up the slots of each node. Two workers of an agent hand out the
 // same slots: the one that is pinned to the node names it, and the other is of the
 // same process.
 func nodeSlots(workers []*workerpb.WorkerHeartbeat) []metrics.Slots {
-	shared := map[string]int{}
+	shared, newest := map[string]int{}, time.Time{}
 	for _, w := range workers {
+		if heard := w.GetHeartbeatTime().AsTime(); heard.After(newest) {
+			newest = heard
+		}
 		if w.GetTaskQueue() == backup.AnySlotQueue {
 			shared[processOf(w)] = int(w.GetActivityTaskSlotsInfo().GetCurrentUsedSlots())
 		}
@@ -120,7 +127,7 @@ func nodeSlots(workers []*workerpb.WorkerHeartbeat) []metrics.Slots {
 	var all []metrics.Slots
 	for _, w := range workers {
 		node, pinned := strings.CutPrefix(w.GetTaskQueue(), backup.SlotQueue("")+".")
-		if !pinned || w.GetStatus() != enumspb.WORKER_STATUS_RUNNING {
+		if !pinned || w.GetStatus() != enumspb.WORKER_STATUS_RUNNING || newest.Sub(w.GetHeartbeatTime().AsTime()) > silent {
 			continue
 		}
 		own := w.GetActivityTaskSlotsInfo()

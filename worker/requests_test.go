@@ -29,8 +29,7 @@ type town struct {
 	told  []backup.Event
 	// fail lets calls fail by name, that many times.
 	fail map[string]int
-	// marks counts what was written to the claim; others are called at each write.
-	marks   int
+	// workers hear of each change of the claim.
 	workers []*requests
 }
 
@@ -240,6 +239,7 @@ func TestWorkersThatSeeTheSameRequestStartOneBackup(t *testing.T) {
 func TestAWorkerThatIsLateWithAStartRepeatsIt(t *testing.T) {
 	inTown(t, asking("x"), func(t *testing.T, w *town) {
 		late := newRequests(w.watched, w, w, testPrefix, zap.NewNop())
+		defer late.queue.ShutDown()
 		asked, _ := requestOf(w.claim)
 		none, err := w.newest(t.Context(), w.claim.Claim)
 		require.NoError(t, err)

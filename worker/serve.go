@@ -71,13 +71,13 @@ func serve(ctx context.Context, settings config.Worker, repository restic.Reposi
 	}
 	p.closers = append(p.closers, p.health.close)
 	p.health.serve("/metrics", metrics.Handler(p.registry))
-	traced, flush, err := startTracing(ctx, serviceName(settings), log)
+	tracer, flush, err := startTracing(ctx, serviceName(settings), log)
 	if err != nil {
 		return err
 	}
 	p.closers = append(p.closers, flush)
 
-	temporal, namespace, err := dialTemporal(ctx, log, traced)
+	temporal, namespace, err := dialTemporal(ctx, log, tracer)
 	if err != nil {
 		return err
 	}

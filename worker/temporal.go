@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/interceptor"
@@ -23,14 +24,20 @@ const workerHeartbeatEvery = 10 * time.Second
 
 // dialTemporal connects as the environment says. It waits for a server that is
 // not there yet: workers and server often start together. The client and all that
-// is made with it are traced by the given interceptors.
-func dialTemporal(ctx context.Context, log *zap.Logger, traced []interceptor.ClientInterceptor) (client.Client, string, error) {
+// is made with it leave their traces with the tracer, unless that is nil.
+func dialTemporal(ctx context.Context, log *zap.Logger, tracer trace.Tracer) (client.Client, string, error) {
 	options, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
 		return nil, "", fmt.Errorf("reading TEMPORAL_* from the environment: %w", err)
 	}
 	options.Logger = temporalLogger(log)
-	options.Interceptors = traced
+	if tracer != nil {
+		traced, err := newTracingInterceptor(tracer)
+		if err != nil {
+			return nil, "", fmt.Errorf("tracing: %w", err)
+		}
+		options.Interceptors = []interceptor.ClientInterceptor{traced}
+	}
 	// The slots of nodes are read from these, see listSlots.
 	options.WorkerHeartbeatInterval = workerHeartbeatEvery
 	if options.Namespace == "" {

@@ -24,7 +24,7 @@ import (
 
 const (
 	// flushTimeout bounds how long a worker that stops waits for a collector.
-	flushTimeout = 5 * time.Second
+	flushTimeout = 3 * time.Second
 	// complainEvery is how often a collector that is away is complained about.
 	complainEvery = 10 * time.Minute
 )
@@ -40,16 +40,16 @@ func tracingWanted() bool {
 	return exporter != "none" && (exporter != "" || endpoint != "")
 }
 
-// startTracing returns what records runs and steps as spans when the environment
-// asks for it, and nothing otherwise; and what sends the last of them. Whether a
-// collector answers is of no consequence.
-func startTracing(ctx context.Context, service string, log *zap.Logger) (traced []interceptor.ClientInterceptor, flush func(), err error) {
+// startTracing returns a tracer when the environment asks for traces, and nil
+// otherwise; and what sends the last spans. Whether a collector answers is of no
+// consequence.
+func startTracing(ctx context.Context, service string, log *zap.Logger) (tracer trace.Tracer, flush func(), err error) {
 	if !tracingWanted() {
 		return nil, func() {}, nil
 	}
 	exporter, err := autoexport.NewSpanExporter(ctx)
 	if err != nil {
-		return nil, nil, backup.Fail(backup.InvalidInput, "the OTEL_* variables ask for traces in a way that is not understood",
+		return nil, nil, backup.Fail(backup.InvalidInput, fmt.Sprintf("traces cannot be sent as OTEL_TRACES_EXPORTER=%q and OTEL_EXPORTER_OTLP_* say", os.Getenv("OTEL_TRACES_EXPORTER")),
 			"See docs/metrics.md, or set OTEL_TRACES_EXPORTER=none.", err)
 	}
 	// What the environment says of the service counts more.
@@ -61,11 +61,7 @@ func startTracing(ctx context.Context, service string, log *zap.Logger) (traced 
 	complaints := &complaints{log: log}
 	otel.SetErrorHandler(complaints)
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(resource))
-	recorder, err := newTracingInterceptor(provider.Tracer("ammonite"))
-	if err != nil {
-		return nil, nil, err
-	}
-	return []interceptor.ClientInterceptor{recorder}, func() {
+	return provider.Tracer("ammonite"), func() {
 		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {

@@ -32,7 +32,7 @@ func TestExplainedErrorsAreRetried(t *testing.T) {
 		err  error
 		says string
 	}{
-		"forbidden":    {apierrors.NewForbidden(claims, "data", errors.New("User \"x\" cannot patch")), "Grant the permission"},
+		"forbidden":    {apierrors.NewForbidden(claims, "data", errors.New("User \"x\" cannot patch")), "and create on events"},
 		"expired":      {apierrors.NewUnauthorized("token expired"), "not valid any more"},
 		"too many":     {apierrors.NewTooManyRequests("slow down", 1), "slow down"},
 		"down":         {errors.New("dial tcp: connection refused"), "connection refused"},

@@ -25,6 +25,7 @@ func TestFailuresInARow(t *testing.T) {
 		"the third, a good one long ago":     {failures: "2", lastFailure: before(time.Hour), lastBackup: before(24 * time.Hour), want: 3, start: true},
 		"a good one since":                   {failures: "7", lastFailure: before(2 * time.Hour), lastBackup: before(time.Hour), want: 1, start: true},
 		"a forged good one in the future":    {failures: "7", lastFailure: before(2 * time.Hour), lastBackup: before(-time.Hour), want: 8, start: true},
+		"a good one after its end":           {failures: "7", lastFailure: before(2 * time.Hour), lastBackup: before(-5 * time.Minute), want: 8, start: true},
 		"a malformed good one":               {failures: "7", lastFailure: before(2 * time.Hour), lastBackup: "yesterday", want: 8, start: true},
 		"a repeat":                           {failures: "4", lastFailure: before(0), want: 4, same: true},
 		"a repeat after a later one":         {failures: "5", lastFailure: before(-time.Minute), want: 5, same: true},

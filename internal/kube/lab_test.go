@@ -49,7 +49,9 @@ func newSite(t *testing.T) *site {
 	_, err = c.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		require.NoError(t, c.api.CoreV1().Namespaces().Delete(context.Background(), s.namespace, metav1.DeleteOptions{}))
+		err := c.api.CoreV1().Namespaces().Delete(context.Background(), s.namespace, metav1.DeleteOptions{})
+		// A test may have deleted it.
+		require.True(t, err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err), "%v", err)
 	})
 	return s
 }
@@ -102,8 +104,14 @@ func (s *site) volume(t *testing.T, claim string) backup.Volume {
 func (s *site) again(t *testing.T, claim string) {
 	t.Helper()
 	s.remove(t, claim)
+	s.pending(t, claim)
+}
+
+// pending makes a claim without a volume.
+func (s *site) pending(t *testing.T, claim string) *corev1.PersistentVolumeClaim {
+	t.Helper()
 	class := ""
-	_, err := s.claims().Create(t.Context(), &corev1.PersistentVolumeClaim{
+	pvc, err := s.claims().Create(t.Context(), &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: claim},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
@@ -111,6 +119,7 @@ func (s *site) again(t *testing.T, claim string) {
 		},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
+	return pvc
 }
 
 func (s *site) remove(t *testing.T, claim string) {
@@ -286,8 +295,9 @@ func TestPermissions(t *testing.T) {
 	v := s.volume(t, "data")
 	now := time.Now()
 	some := s.as(t, "some", []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims", "persistentvolumes"}, Verbs: []string{"get", "patch"}},
+		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims", "persistentvolumes"}, Verbs: []string{"get", "list", "watch", "patch"}},
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
 	})
 	// The API server's authoriser sees new roles a moment later.
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
@@ -298,6 +308,17 @@ func TestPermissions(t *testing.T) {
 	marked, reason, err := some.MarkBackedUp(t.Context(), v, now, now)
 	require.NoError(t, err)
 	require.True(t, marked, reason)
+	_, err = some.Candidates(t.Context(), "")
+	require.NoError(t, err)
+	_, err = some.Candidate(t.Context(), v.Claim)
+	require.NoError(t, err)
+	_, err = some.MarkFailed(t.Context(), v.Claim, now, now)
+	require.NoError(t, err)
+	require.NoError(t, some.MarkAnswered(t.Context(), v.Claim, "1"))
+	require.NoError(t, some.Tell(t.Context(), v.Claim, backup.Event{Run: "r", Reason: backup.EventStarted, Text: "x"}))
+	w, err := some.Watch(t.Context())
+	require.NoError(t, err)
+	synced(t, w)
 
 	none := s.as(t, "none", nil)
 	_, err = none.Volume(t.Context(), v.Claim)
@@ -305,6 +326,13 @@ func TestPermissions(t *testing.T) {
 	require.ErrorContains(t, err, `cannot get resource "persistentvolumeclaims"`)
 	require.ErrorContains(t, err, "Grant the permission")
 	require.ErrorContains(t, none.MarkStarted(t.Context(), v, now), `cannot patch resource "persistentvolumes"`)
+	_, err = none.Candidates(t.Context(), "")
+	require.ErrorContains(t, err, `cannot list resource "persistentvolumeclaims"`)
+	w, err = none.Watch(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return w.Err() != nil }, time.Minute, 10*time.Millisecond)
+	require.ErrorContains(t, w.Err(), "Grant the permission")
+	require.False(t, w.Synced())
 }
 
 // as makes a ServiceAccount with the rules and connects as it.

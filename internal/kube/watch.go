@@ -30,7 +30,7 @@ type Watcher struct {
 	looking sync.Mutex
 	// joined holds the candidates of the last look by the UIDs of their claims:
 	// until the next one, few of many change.
-	joined map[types.UID]joined
+	joined map[types.UID]*joined
 }
 
 // joined is a candidate, and what it was made of.
@@ -133,14 +133,14 @@ func (w *Watcher) Err() error {
 func (w *Watcher) Candidates() []selection.Candidate {
 	claims := w.claims.GetStore().List()
 	candidates := make([]selection.Candidate, 0, len(claims))
-	now := make(map[types.UID]joined, len(claims))
+	now := make(map[types.UID]*joined, len(claims))
 	w.looking.Lock()
 	defer w.looking.Unlock()
 	for _, object := range claims {
 		of := w.partsOf(object.(*corev1.PersistentVolumeClaim))
 		j := w.joined[of.claim.UID]
-		if j.of != of {
-			j = joined{of: of, candidate: w.join(of)}
+		if j == nil || j.of != of {
+			j = &joined{of: of, candidate: w.join(of)}
 		}
 		now[of.claim.UID] = j
 		candidates = append(candidates, j.candidate)

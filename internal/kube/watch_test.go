@@ -19,6 +19,18 @@ func synced(t *testing.T, w *Watcher) {
 	require.Eventually(t, w.Synced, time.Minute, 10*time.Millisecond)
 }
 
+// next returns the claim that a handler is called with next.
+func next(t *testing.T, seen <-chan backup.Claim) backup.Claim {
+	t.Helper()
+	select {
+	case claim := <-seen:
+		return claim
+	case <-time.After(time.Minute):
+		require.Fail(t, "no claim is seen")
+		return backup.Claim{}
+	}
+}
+
 // change streams a change of an object to who watches its kind.
 func (f *fakeAPI) change(t *testing.T, plural string, what watch.EventType, object any) {
 	t.Helper()
@@ -65,23 +77,34 @@ func TestWatcherSeesChanges(t *testing.T) {
 		seen <- claim
 	})
 	for range 10 { // those that there are
-		<-seen
+		next(t, seen)
 	}
 	claim := backup.Claim{Namespace: "team-4", Name: "data-00004", UID: "uid-of-team-4-data-00004"}
+	// Looking at one claim and at all of them shows the same, at any time.
 	await := func(is func(selection.Candidate) bool) {
 		t.Helper()
-		require.Eventually(t, func() bool { found, _ := w.Candidate(claim); return is(found) }, time.Minute, 10*time.Millisecond)
+		require.Eventually(t, func() bool {
+			found, _ := w.Candidate(claim)
+			for _, c := range w.Candidates() {
+				if c.Claim == claim {
+					return is(found) && is(c)
+				}
+			}
+			return false
+		}, time.Minute, 10*time.Millisecond)
 	}
+	await(func(found selection.Candidate) bool { return found.OnClaim == nil && found.Unfit == "" })
 
 	pvc, pv := boundPair(claim.Namespace, claim.Name)
 	pvc.TypeMeta, pvc.ResourceVersion = typed("PersistentVolumeClaim"), "8"
 	pvc.Annotations = map[string]string{prefix + "backup-now": "please"}
 	pvc.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m"}}
 	api.change(t, "persistentvolumeclaims", watch.Modified, pvc)
-	require.Equal(t, claim, <-seen)
+	require.Equal(t, claim, next(t, seen))
 	found, ok := w.Candidate(claim)
 	require.True(t, ok)
 	require.Equal(t, "please", found.OnClaim[backup.AnnotationBackupNow])
+	await(func(found selection.Candidate) bool { return found.OnClaim[backup.AnnotationBackupNow] == "please" })
 	require.Empty(t, stored[*corev1.PersistentVolumeClaim](w.claims, claim.String()).ManagedFields, "it keeps what nobody needs")
 
 	pv.TypeMeta, pv.ResourceVersion = typed("PersistentVolume"), "9"
@@ -98,7 +121,7 @@ func TestWatcherSeesChanges(t *testing.T) {
 	added, _ := boundPair("team-4", "added")
 	added.TypeMeta, added.ResourceVersion = typed("PersistentVolumeClaim"), "11"
 	api.change(t, "persistentvolumeclaims", watch.Added, added)
-	require.Equal(t, "team-4/added", (<-seen).String())
+	require.Equal(t, "team-4/added", next(t, seen).String())
 	require.Len(t, w.Candidates(), 11)
 
 	api.change(t, "persistentvolumeclaims", watch.Deleted, pvc)

@@ -50,7 +50,7 @@ func (d *Decision) judge(p Policy, now time.Time) {
 		d.State, d.Reason = Pausing, fmt.Sprintf("%s, and it is left alone for a while", failed(d.Failures))
 	default:
 		d.State, d.Reason = Due, d.whyDue()
-		d.Pressing = now.After(d.StartBy) && (d.Failures > 0 || !d.LastBackup.IsZero())
+		d.Pressing = now.After(d.StartBy)
 	}
 }
 

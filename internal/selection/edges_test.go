@@ -146,9 +146,11 @@ func TestPressingVolumesCannotWaitForTheNextSweep(t *testing.T) {
 
 	c.OnClaim = nil
 	c.Created = noon
-	startBy := selection.Decide(c, false, selection.Policy{}, noon.Add(300*time.Hour)).StartBy
-	require.GreaterOrEqual(t, startBy, noon.Add(6*time.Hour))
-	require.LessOrEqual(t, startBy, noon.Add(30*time.Hour))
+	for _, after := range []time.Duration{0, 6 * time.Hour, 300 * time.Hour} {
+		startBy := selection.Decide(c, false, selection.Policy{}, noon.Add(after)).StartBy
+		require.GreaterOrEqual(t, startBy, noon.Add(max(after, 6*time.Hour)))
+		require.LessOrEqual(t, startBy, noon.Add(max(after, 6*time.Hour)+24*time.Hour))
+	}
 	require.False(t, pressing(c, 300*time.Hour), "first backups are spread over an interval")
 
 	c.OnVolume = selection.Annotations{"last-start": at(10 * time.Hour)}

@@ -209,8 +209,8 @@ func TestAPeakIsStartedEarly(t *testing.T) {
 	})
 	t.Run("not beyond the share's multiple", func(t *testing.T) {
 		plan := selection.NewPlan(decide(960, selection.Policy{}, func(i int, c *selection.Candidate) {
-			if failedSince(time.Hour)(i, c); i >= 16 {
-				backedUp(23*time.Hour)(i, c)
+			if backedUp(23*time.Hour)(i, c); i < 16 {
+				failedSince(time.Hour)(i, c)
 			}
 		}), selection.Policy{}, noon)
 		require.Equal(t, 4, plan.Early)
