@@ -80,7 +80,7 @@ func TestPlanOfNothing(t *testing.T) {
 	w.claims.candidates, w.claims.empty = nil, []string{"empty"}
 	require.Contains(t, w.execute(t, "plan", "empty").stdout, "states  no volumes\n")
 	require.Contains(t, w.execute(t, "status", "empty").stderr, "0 volumes\n")
-	require.Equal(t, told{code: 4, stderr: "ammonite: there is no namespace emtpy. `kubectl get namespaces` lists them.\n"}, w.execute(t, "plan", "emtpy"))
+	require.Equal(t, told{code: 4, stderr: "ammonite: there is no namespace nowhere. `kubectl get namespaces` lists them.\n"}, w.execute(t, "plan", "nowhere"))
 }
 
 func TestPlanLooksAhead(t *testing.T) {

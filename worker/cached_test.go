@@ -82,7 +82,8 @@ func TestAFailureKeepsTheLastAnswerAndIsAskedAboutLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &oracle{}
 		c := o.cached()
-		c.get()
+		_, _, err := c.get()
+		require.NoError(t, err)
 		after(15 * time.Second)
 		o.err = errors.New("away")
 		for range 10 {
