@@ -127,6 +127,10 @@ bench-sweep: build lab-tools ## Sweep many volumes, on a lab of its own (BENCH='
 	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/benchsweep' ./benchsweep
 	@bin/benchsweep $(BENCH)
 
+.PHONY: scale
+scale: build lab-tools ## Sweep 10,000 volumes of which only Temporal's part is real; takes about an hour
+	cd tests && AMMONITE_SWEEP_VOLUMES=10000 go test -tags '$(CEPH_TAG)' -count=1 -timeout 3h -run TestSweepOfManyVolumes -v .
+
 # Each module with the tags that show all of its code. The code that injects
 # faults takes the place of other code, so it is looked at by itself.
 define each_module

@@ -21,9 +21,6 @@ import (
 // SweepID is the name of the schedule of sweeps.
 const SweepID = "sweep"
 
-// sweepPriority comes behind what people wait for.
-const sweepPriority = 3
-
 // schedule is one that there shall be.
 type schedule struct {
 	id      string
@@ -68,7 +65,7 @@ func (c Config) sweep(zone *time.Location) (s schedule, enabled bool, wrong prob
 		// What is due is found again by the next sweep.
 		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
 		workflow: workflows.SweepName, workflowID: workflows.SweepID, summary: "Starts the backups that are due",
-		priority: sweepPriority, input: in,
+		priority: workflows.SweepPriority, input: in,
 	}, timing.enabled, wrong
 }
 

@@ -16,16 +16,9 @@ type sweeps struct {
 	note string
 }
 
-func scheduledSweeps(ctx context.Context, c temporalClient) (s sweeps, err error) {
-	if s.input, s.scheduled, err = schedules.Sweep(ctx, c); err != nil || !s.scheduled {
-		return s, err
-	}
-	d, err := c.ScheduleClient().GetHandle(ctx, schedules.SweepID).Describe(ctx)
-	if err != nil {
-		return s, err
-	}
-	s.paused, s.note = d.Schedule.State.Paused, d.Schedule.State.Note
-	return s, nil
+func scheduledSweeps(ctx context.Context, c temporalClient) (sweeps, error) {
+	set, scheduled, err := schedules.Sweep(ctx, c)
+	return sweeps{input: set.Input, scheduled: scheduled, paused: set.Paused, note: set.Note}, err
 }
 
 // notes are what a person should know about the schedule.

@@ -86,10 +86,10 @@ func TestSchedulesApplied(t *testing.T) {
 	require.Empty(t, listed(t, s), "a dry run changes nothing")
 
 	require.Contains(t, apply(t, s, 0, "").stdout, "1 schedule changed.")
-	in, found, err := schedules.Sweep(t.Context(), s.Client)
+	set, found, err := schedules.Sweep(t.Context(), s.Client)
 	require.NoError(t, err)
 	require.True(t, found)
-	require.Equal(t, backup.Duration(15*time.Minute), in.Policy.Period)
+	require.Equal(t, backup.Duration(15*time.Minute), set.Input.Policy.Period)
 
 	t.Run("twice", func(t *testing.T) { appliedTwice(t, s) })
 	t.Run("pause", func(t *testing.T) { pauseSurvives(t, s) })
@@ -259,9 +259,9 @@ func TestControlWorkersApplySchedules(t *testing.T) {
 	sweep := listed(t, s)["sweep"]
 	require.True(t, sweep.Managed)
 	require.Equal(t, "every 24h", sweep.When)
-	in, _, err := schedules.Sweep(t.Context(), s.Client)
+	set, _, err := schedules.Sweep(t.Context(), s.Client)
 	require.NoError(t, err)
-	require.Equal(t, s.Namespace, in.Namespace)
+	require.Equal(t, s.Namespace, set.Input.Namespace)
 
 	wrong := scheduleFile(t, "sweep: {cron: never}")
 	worker, err := s.StartControl(t.Context(), "AMMONITE_SCHEDULES="+wrong, "TEMPORAL_ADDRESS=127.0.0.1:1")

@@ -91,5 +91,5 @@ func observeRuns(r prometheus.Registerer) func(activities.Ended) {
 // there is no such schedule.
 func sweepPolicy(ctx context.Context, c client.Client) (selection.Policy, error) {
 	sweep, _, err := schedules.Sweep(ctx, c)
-	return sweep.Policy, err
+	return sweep.Input.Policy, err
 }

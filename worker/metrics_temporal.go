@@ -25,22 +25,17 @@ const (
 	failedWithin = time.Hour
 )
 
-// workflowLister is the part of Temporal's client that lists runs.
-type workflowLister interface {
-	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
-}
-
 // listRuns asks Temporal for the backups that are under way, and for the backups
 // and sweeps that failed lately.
 func listRuns(ctx context.Context, c workflowLister, now time.Time) (metrics.Runs, error) {
 	runs := metrics.Runs{Running: map[string]bool{}, Failed: map[string]int{}}
 	queries := []string{
-		fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.BackupVolumeName),
+		runningQuery,
 		fmt.Sprintf("WorkflowType IN ('%s', '%s') AND ExecutionStatus IN ('Failed', 'TimedOut') AND CloseTime > '%s'",
 			workflows.BackupVolumeName, workflows.SweepName, now.Add(-failedWithin).UTC().Format(time.RFC3339)),
 	}
 	for _, query := range queries {
-		cut, err := eachRun(ctx, c, query, func(e *workflowpb.WorkflowExecutionInfo) { countRun(&runs, e) })
+		cut, err := eachRun(ctx, c, query, mostRuns, func(e *workflowpb.WorkflowExecutionInfo) { countRun(&runs, e) })
 		if err != nil {
 			return runs, err
 		}
@@ -58,28 +53,6 @@ func countRun(runs *metrics.Runs, e *workflowpb.WorkflowExecutionInfo) {
 		runs.FailedSweeps++
 	default:
 		runs.Failed[metrics.NamespaceOf(id)]++
-	}
-}
-
-// eachRun calls do for each run that the query finds, and reports whether it
-// stopped before all were seen.
-func eachRun(ctx context.Context, c workflowLister, query string, do func(*workflowpb.WorkflowExecutionInfo)) (cut bool, err error) {
-	var token []byte
-	for seen := 0; ; {
-		page, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: runsPage, NextPageToken: token, Query: query})
-		if err != nil {
-			return false, fmt.Errorf("listing runs: %w", err)
-		}
-		for _, e := range page.GetExecutions() {
-			do(e)
-		}
-		seen += len(page.GetExecutions())
-		if token = page.GetNextPageToken(); len(token) == 0 {
-			return false, nil
-		}
-		if seen >= mostRuns {
-			return true, nil
-		}
 	}
 }
 

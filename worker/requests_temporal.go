@@ -18,10 +18,6 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// requestedPriority lets what tenants ask for pass sweeps, and what operators ask
-// for pass it.
-const requestedPriority = 2
-
 // Keys of a run's memo that say what it was started for.
 const (
 	memoRequest = backup.AnnotationBackupNow
@@ -104,6 +100,6 @@ func startOf(r request) (*workflowservice.StartWorkflowExecutionRequest, error) 
 		WorkflowIdConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		Memo:                     &commonpb.Memo{Fields: map[string]*commonpb.Payload{memoRequest: value, memoClaim: uid}},
 		UserMetadata:             &sdkpb.UserMetadata{Summary: summary},
-		Priority:                 &commonpb.Priority{PriorityKey: requestedPriority, FairnessKey: r.claim.Namespace},
+		Priority:                 &commonpb.Priority{PriorityKey: workflows.RequestPriority, FairnessKey: r.claim.Namespace},
 	}, nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -46,20 +48,38 @@ const runsPage = 1000
 // Running lists the backups under way.
 func (r workflowRuns) Running(ctx context.Context) (map[string]bool, error) {
 	running := map[string]bool{}
-	request := &workflowservice.ListWorkflowExecutionsRequest{
-		Query:    fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.BackupVolumeName),
-		PageSize: runsPage,
-	}
-	for {
-		page, err := r.client.ListWorkflow(ctx, request)
+	_, err := eachRun(ctx, r.client, runningQuery, math.MaxInt, func(e *workflowpb.WorkflowExecutionInfo) {
+		running[e.GetExecution().GetWorkflowId()] = true
+	})
+	return running, err
+}
+
+// runningQuery finds the backups under way.
+const runningQuery = "WorkflowType = '" + workflows.BackupVolumeName + "' AND ExecutionStatus = 'Running'"
+
+// workflowLister is the part of Temporal's client that lists runs.
+type workflowLister interface {
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
+}
+
+// eachRun calls do for each run that the query finds, and reports whether it
+// stopped before all were seen, which it does when there are more than most.
+func eachRun(ctx context.Context, c workflowLister, query string, most int, do func(*workflowpb.WorkflowExecutionInfo)) (cut bool, err error) {
+	request := &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: runsPage}
+	for seen := 0; ; {
+		page, err := c.ListWorkflow(ctx, request)
 		if err != nil {
-			return nil, fmt.Errorf("listing the backups under way: %w", err)
+			return false, fmt.Errorf("listing runs: %w", err)
 		}
-		for _, info := range page.GetExecutions() {
-			running[info.GetExecution().GetWorkflowId()] = true
+		for _, e := range page.GetExecutions() {
+			do(e)
 		}
+		seen += len(page.GetExecutions())
 		if request.NextPageToken = page.GetNextPageToken(); len(request.NextPageToken) == 0 {
-			return running, nil
+			return false, nil
+		}
+		if seen >= most {
+			return true, nil
 		}
 	}
 }

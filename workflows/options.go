@@ -168,7 +168,8 @@ const (
 	defaultPriority = 1
 	// RequestPriority is for backups that tenants ask for.
 	RequestPriority = 2
-	sweepPriority   = 3
+	// SweepPriority is for sweeps and the backups that they start.
+	SweepPriority = 3
 )
 
 // nothing names the activities for the compiler; their fields are never used.

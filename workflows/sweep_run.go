@@ -129,6 +129,7 @@ func (s *sweep) startPage(ctx workflow.Context) error {
 		}
 	}
 	s.after, s.except = s.last, nil
+	s.more = s.more && s.budget > 0
 	return nil
 }
 
@@ -195,7 +196,7 @@ func (s *sweep) start(ctx workflow.Context, ref activities.SweepRef) {
 			WorkflowID:        run.WorkflowID,
 			TaskQueue:         backup.ControlQueue,
 			ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
-			Priority:          temporal.Priority{PriorityKey: sweepPriority, FairnessKey: ref.Namespace},
+			Priority:          temporal.Priority{PriorityKey: SweepPriority, FairnessKey: ref.Namespace},
 			StaticSummary:     "due since " + ref.Due.UTC().Format(time.RFC3339),
 		})
 		child := workflow.ExecuteChildWorkflow(ctx, BackupVolumeName, BackupVolumeInput{Namespace: ref.Namespace, Claim: ref.Claim})

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -36,9 +37,9 @@ type Client struct {
 	own      string
 }
 
-// Connect returns a client for the cluster of the kubeconfig file, or of the
-// pod that this process runs in if kubeconfig is empty. It talks to nobody yet,
-// so the API server need not be up. The prefix begins the names of annotations,
+// Connect returns a client for the cluster of the kubeconfig file, or of several in
+// a list as KUBECONFIG may be, or of the pod that this process runs in if kubeconfig
+// is empty. It talks to nobody yet, so the API server need not be up. The prefix begins the names of annotations,
 // up to and including the slash.
 func Connect(kubeconfig, prefix string) (*Client, error) {
 	config, err := load(kubeconfig)
@@ -95,6 +96,14 @@ func load(kubeconfig string) (*rest.Config, error) {
 		}
 		return config, nil
 	}
+	if files := filepath.SplitList(kubeconfig); len(files) > 1 {
+		rules := &clientcmd.ClientConfigLoadingRules{Precedence: files}
+		config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reading the kubeconfig files %s: %w", kubeconfig, err)
+		}
+		return config, nil
+	}
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig file %s: %w", kubeconfig, err)
@@ -119,8 +128,8 @@ func explain(doing string, err error) error {
 		return nil
 	case apierrors.IsForbidden(err):
 		// The API's message names user, verb and resource.
-		return fmt.Errorf("%s: %w. Grant the permission to the worker's ServiceAccount; it needs get, list and watch on namespaces, "+
-			"get, list, watch and patch on persistentvolumeclaims and persistentvolumes, and create on events", doing, err)
+		return fmt.Errorf("%s: %w. Grant the permission: control workers need get, list and watch on namespaces, "+
+			"get, list, watch and patch on persistentvolumeclaims and persistentvolumes, and create on events; the command line needs get and list", doing, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: %w. The credentials in the kubeconfig or ServiceAccount are not valid any more", doing, err)
 	default:

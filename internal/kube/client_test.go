@@ -26,6 +26,22 @@ func TestConnectNamesWhatIsWrong(t *testing.T) {
 	require.ErrorContains(t, err, path)
 }
 
+func TestKubeconfigMayBeSeveralFiles(t *testing.T) {
+	dir := t.TempDir()
+	server, use := filepath.Join(dir, "server"), filepath.Join(dir, "use")
+	const head = "apiVersion: v1\nkind: Config\n"
+	require.NoError(t, os.WriteFile(server, []byte(head+"clusters: [{name: c, cluster: {server: 'https://192.0.2.1'}}]\n"), 0o600))
+	require.NoError(t, os.WriteFile(use, []byte(head+"contexts: [{name: x, context: {cluster: c}}]\ncurrent-context: x\n"), 0o600))
+	both := server + string(os.PathListSeparator) + use
+	config, err := load(both)
+	require.NoError(t, err)
+	require.Equal(t, "https://192.0.2.1", config.Host)
+
+	require.NoError(t, os.Remove(use))
+	_, err = load(both)
+	require.ErrorContains(t, err, both)
+}
+
 func TestExplainedErrorsAreRetried(t *testing.T) {
 	claims := schema.GroupResource{Resource: "persistentvolumeclaims"}
 	tests := map[string]struct {

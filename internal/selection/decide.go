@@ -50,7 +50,7 @@ func (d *Decision) judge(p Policy, now time.Time) {
 		d.State, d.Reason = Pausing, fmt.Sprintf("%s, and it is left alone for a while", failed(d.Failures))
 	default:
 		d.State, d.Reason = Due, d.whyDue()
-		d.Pressing = now.After(d.StartBy)
+		d.Pressing = now.After(d.StartBy) && (d.Failures > 0 || !d.LastBackup.IsZero())
 	}
 }
 
@@ -66,9 +66,9 @@ func (d *Decision) regularDue(p Policy) time.Time {
 	return d.LastBackup.Add((d.Interval.Value - slack).Std())
 }
 
-// startBy gives each first backup its place in the interval that follows its grace
-// period, or follows now if that is over: when Ammonite comes to a cluster, the age
-// of its claims says nothing about when their turns are.
+// startBy is when the volume should be started. First backups are spread over the
+// interval, each at its place in it: when Ammonite comes to a cluster, the age of
+// its claims says nothing about when their turns are.
 func (d *Decision) startBy(now time.Time) time.Time {
 	interval := d.Interval.Value.Std()
 	switch {
@@ -76,13 +76,29 @@ func (d *Decision) startBy(now time.Time) time.Time {
 		return d.Due
 	case !d.LastBackup.IsZero():
 		return d.LastBackup.Add(interval)
+	case now.Sub(d.Due) < interval:
+		from := now
+		if d.Due.After(now) {
+			from = d.Due
+		}
+		return from.Add(time.Duration(d.place() * float64(interval)))
 	}
-	from := now
-	if d.Due.After(now) {
-		from = d.Due
+	// From then on a place comes round once in every interval, and one that was
+	// missed for want of room still counts for a while: no volume is behind the
+	// others for ever.
+	wait := d.place() - float64(now.UnixNano()%int64(interval))/float64(interval)
+	switch {
+	case wait < -missedPlace:
+		wait++
+	case wait >= 1-missedPlace:
+		wait--
 	}
-	return from.Add(time.Duration(d.place() * float64(interval)))
+	return now.Add(time.Duration(wait * float64(interval)))
 }
+
+// missedPlace is the part of the interval for which a first backup that had no room
+// at its place stays ahead of others.
+const missedPlace = 0.25
 
 // place is a number from 0 to 1 that follows from the claim's name, so that first
 // backups are spread evenly whatever the intervals of the others.

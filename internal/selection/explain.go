@@ -16,7 +16,7 @@ func (d Decision) Explain(p Policy, prefix string, now time.Time) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	e := explanation{d: &d, p: p.WithDefaults(), prefix: prefix, now: now, w: w}
-	fmt.Fprintf(w, "%s is %s: %s.\n\n", d.Claim, d.State, d.Reason)
+	fmt.Fprintf(w, "%s is %s: %s.\n\n", d.Claim, d.State, strings.TrimSuffix(d.Reason, "."))
 	e.rule()
 	e.settings()
 	e.problems()

@@ -25,6 +25,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Names that the lab gives to what it makes, and that configuration refers to.
@@ -239,18 +241,9 @@ func (l *Lab) tool(name string) string {
 // concurrently runs functions side by side and returns the first error, by
 // which it cancels the others.
 func concurrently(ctx context.Context, functions ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	results := make(chan error, len(functions))
+	group, ctx := errgroup.WithContext(ctx)
 	for _, f := range functions {
-		go func() { results <- f(ctx) }()
+		group.Go(func() error { return f(ctx) })
 	}
-	var first error
-	for range functions {
-		if err := <-results; err != nil && first == nil {
-			first = err
-			cancel()
-		}
-	}
-	return first
+	return group.Wait()
 }

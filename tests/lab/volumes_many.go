@@ -9,7 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ManySpec says what many small volumes are like that are made at once.
@@ -123,29 +124,19 @@ func (v *Volume) removeImageQuickly(ctx context.Context) error {
 	return v.removeImage(ctx)
 }
 
-// inParallel calls do for each number below n, a few at a time, until one fails.
+// inParallel calls do for each number below n, a few at a time, and returns the
+// first error.
 func inParallel(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	next := make(chan int)
-	var all sync.WaitGroup
+	group, ctx := errgroup.WithContext(ctx)
 	// Commands wait for Ceph and the API about as long as they compute.
-	for range 3 * runtime.NumCPU() {
-		all.Go(func() {
-			for i := range next {
-				if err := do(ctx, i); err != nil {
-					cancel(err)
-				}
+	group.SetLimit(3 * runtime.NumCPU())
+	for i := range n {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			return do(ctx, i)
 		})
 	}
-	for i := 0; i < n && ctx.Err() == nil; i++ {
-		select {
-		case next <- i:
-		case <-ctx.Done():
-		}
-	}
-	close(next)
-	all.Wait()
-	return context.Cause(ctx)
+	return group.Wait()
 }
