@@ -107,7 +107,7 @@ test-lab: lab-tools ## Test the lab itself
 test-integration: bin/lab lab-tools ## Test what speaks to Ceph and Kubernetes, on a lab of its own
 	@bin/lab up --dir '$(INTEGRATION_LAB)'
 	@trap "bin/lab down --dir '$(INTEGRATION_LAB)'" EXIT; . '$(INTEGRATION_LAB)/env'; \
-	go test -tags '$(CEPH_TAG),lab' -count=1 -timeout 20m ./internal/ceph ./internal/clusters ./internal/kube ./internal/mount ./worker
+	go test -tags '$(CEPH_TAG),lab' -count=1 -timeout 20m ./internal/ceph ./internal/clusters ./internal/kube ./internal/mount ./worker ./workflows
 
 INTEGRATION_LAB := $(LAB_DIR)/tests/integration
 
@@ -115,7 +115,17 @@ INTEGRATION_LAB := $(LAB_DIR)/tests/integration
 # so more of them run at once than there are cores.
 .PHONY: test-e2e
 test-e2e: build lab-tools ## Test the product end to end, on a lab of its own
-	cd tests && go test -tags '$(CEPH_TAG)' -count=1 -parallel 8 -timeout 40m ./...
+	cd tests && go test -tags '$(CEPH_TAG)' -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+
+PARALLEL := 6
+
+# What test-e2e draws a part of, whole: AMMONITE_CHAOS also takes the seed of such a
+# part, which the tests tell.
+CHAOS := TestWorkerKilledAtEachStep|TestStepSucceedsButIsReportedAsFailed|TestNodeFrozenAndResumed
+
+.PHONY: chaos
+chaos: build lab-tools ## Try every fault at every step; takes about half an hour
+	cd tests && AMMONITE_CHAOS=all go test -tags '$(CEPH_TAG)' -count=1 -parallel $(PARALLEL) -timeout 3h -run '$(CHAOS)' -v .
 
 .PHONY: bench-block
 bench-block: build lab-tools ## Time backups against the bare tools, on a lab of its own (BENCH='-size 2 -rounds 5')

@@ -17,6 +17,7 @@ import (
 // them with stock restic, and compares them with what the Ceph snapshots held.
 // Then it does so again, to see that only what changed is read.
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1, 1)
 	t.Run("of", func(t *testing.T) {

@@ -38,6 +38,7 @@ type badInput struct {
 // TestBadInput shows that input which no retry makes good ends the run at once,
 // with an error that a person can act on, and leaves nothing behind.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 4)
 	storage := startMisled(t, s)

@@ -26,6 +26,7 @@ import (
 // what the snapshot held. The discards are those that a layout read from the live
 // image would turn into zeros.
 func TestBlockVolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1)
 	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
@@ -78,6 +79,7 @@ func scatter(device string, size int64) error {
 // meanwhile writes to, discards from, grows and shrinks the disk: neither what was
 // read already nor what is still to be read may show it.
 func TestDiskChangesWhileItIsRead(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, _ := startGated(t, s, 1)
 	// More than is read ahead of what the gate holds back.
@@ -182,6 +184,7 @@ func requireDiskLabelled(t *testing.T, s *system.System, v *lab.Volume, r workfl
 // TestSparseDisks streams disks of very different sizes with as much data in them:
 // only that is read. What it costs in time and memory is for `make bench-block`.
 func TestSparseDisks(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	const data, snapshot = 64 << 20, "test"
 	for claim, size := range map[string]int64{"small": 8 << 30, "large": 1 << 40} {

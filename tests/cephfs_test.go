@@ -23,6 +23,7 @@ import (
 // while it is written to, and requires the restored tree to be what the snapshot
 // held. Then it does so again, to see that only what changed is read.
 func TestSubvolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1)
 	v, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{
@@ -127,6 +128,7 @@ func requireFilesLabelled(t *testing.T, s *system.System, v *lab.Subvolume, r wo
 // TestShallowSubvolume backs up a volume that is a snapshot of another one, which
 // must be neither added to nor removed.
 func TestShallowSubvolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 1)
 	original, err := s.CreateSubvolume(t.Context(), lab.SubvolumeSpec{

@@ -66,6 +66,7 @@ func backUpUntil(t *testing.T, step string) (*system.System, heldBackup) {
 // TestClaimChangesDuringItsBackup shows that a run backs up the volume that it
 // began with, and never marks a claim that it did not back up.
 func TestClaimChangesDuringItsBackup(t *testing.T) {
+	t.Parallel()
 	changes := map[string]struct {
 		change func(t *testing.T, s *system.System, h heldBackup)
 		note   string
@@ -112,6 +113,7 @@ func storedWords(t *testing.T, s *system.System, id string) string {
 // TestVolumeGoesDuringItsBackup shows what a run does about an image, snapshot
 // or clone that somebody removes under its hands.
 func TestVolumeGoesDuringItsBackup(t *testing.T) {
+	t.Parallel()
 	t.Run("image", func(t *testing.T) {
 		t.Parallel()
 		s, h := backUpUntil(t, "Snapshot")

@@ -18,6 +18,7 @@ import (
 // until after the backup. The snapshots' journals are dirty then; a backup has
 // to equal what the repair of the filesystem makes of them.
 func TestVolumeInUse(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1, 1)
 	t.Run("of", func(t *testing.T) {

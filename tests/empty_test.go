@@ -13,6 +13,7 @@ import (
 
 // TestEmptyVolume backs up volumes that were formatted and never written to.
 func TestEmptyVolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1, 1)
 	t.Run("of", func(t *testing.T) {
@@ -34,6 +35,7 @@ func TestEmptyVolume(t *testing.T) {
 // TestLastBackupOnlyMovesForward lets a newer backup be recorded while one is
 // being made: the claim keeps the newer time, and the result says so.
 func TestLastBackupOnlyMovesForward(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	_, nodes := start(t, s, 1)
 	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: "forward", Claim: "data"})

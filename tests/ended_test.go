@@ -14,6 +14,7 @@ import (
 // TestTerminatedRunLeavesNothing terminates a run, which then cannot clean up. The
 // node that worked for it sees to that.
 func TestTerminatedRunLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, _ := startGated(t, s, 1)
 	run := atTheGate(t, s, gate)
@@ -33,6 +34,7 @@ func TestTerminatedRunLeavesNothing(t *testing.T) {
 // then kills its node. The agent that takes that one's place must see that what it
 // finds belongs to a run that goes on.
 func TestResetRunGoesOn(t *testing.T) {
+	t.Parallel()
 	s := newSystemWith(t, brief)
 	gate, node := startGated(t, s, 1)
 	run := atTheGate(t, s, gate)

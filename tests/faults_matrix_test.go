@@ -47,7 +47,7 @@ var intoStep = map[string]string{
 // lastAnnotate is the second Annotate of a run, which marks the backup.
 const lastAnnotate = "before-Unmount"
 
-// killed are the faults of TestWorkerKilledAtEachStep.
+// killed are the faults of TestWorkerKilledAtEachStep, three for each step.
 func (k faultKind) killed() []fault {
 	var faults []fault
 	kill := func(step string, control bool) {
@@ -102,12 +102,13 @@ func (k faultKind) frozen() []fault {
 	return faults
 }
 
-// eachKind tries the faults of each kind of volume.
-func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fault) {
+// eachKind tries the faults of each kind of volume: one of each so many in a row, or
+// all of them, see draw.
+func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fault, alike int) {
 	for _, k := range faultKinds {
 		t.Run(string(k.kind), func(t *testing.T) {
 			t.Parallel()
-			tryAll(t, k, heartbeat, faults(k))
+			tryAll(t, k, heartbeat, draw(t, faults(k), alike))
 		})
 	}
 }
@@ -116,21 +117,21 @@ func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fa
 // the middle, and after its work was done but before anybody heard of it.
 func TestWorkerKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	eachKind(t, brief, faultKind.killed)
+	eachKind(t, brief, faultKind.killed, 3)
 }
 
 // TestStepSucceedsButIsReportedAsFailed does a step's work and then fails it, so
 // that Temporal has it done again.
 func TestStepSucceedsButIsReportedAsFailed(t *testing.T) {
 	t.Parallel()
-	eachKind(t, steady, faultKind.misreported)
+	eachKind(t, steady, faultKind.misreported, 3)
 }
 
 // TestNodeFrozenAndResumed stops a worker for longer than its heartbeat timeout
 // and lets it go on after another node has made the backup.
 func TestNodeFrozenAndResumed(t *testing.T) {
 	t.Parallel()
-	eachKind(t, brief, faultKind.frozen)
+	eachKind(t, brief, faultKind.frozen, 2)
 }
 
 // TestCancelledWhileDataIsStored cancels a run of each kind in the middle of the

@@ -164,10 +164,14 @@ func (l *lane) reset(t *testing.T, ctx context.Context) {
 	require.NoError(t, l.b.Stop(ctx))
 }
 
+// faultsPerLane is how many faults there must be for another lane: setting one up
+// takes as long as a few of them.
+const faultsPerLane = 4
+
 // tryAll tries each fault on a lane that is free.
 func tryAll(t *testing.T, k faultKind, heartbeat time.Duration, faults []fault) {
 	waiting := fill(faults)
-	for i := range min(k.lanes, len(faults)) {
+	for i := range min(k.lanes, (len(faults)+faultsPerLane-1)/faultsPerLane) {
 		t.Run(fmt.Sprintf("lane%d", i), func(t *testing.T) {
 			t.Parallel()
 			l := newLane(t, k.prepare, heartbeat)

@@ -15,6 +15,7 @@ import (
 // see: a clone that nothing but its name tells of, in the pool and in the trash,
 // and a snapshot that Ceph hides for the sake of a clone.
 func TestLeftoversAreSeen(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 1)
 	claim := claimOf(s, "data")

@@ -200,8 +200,14 @@ func TestMetricsWhileOthersAreAway(t *testing.T) {
 
 	temporal.cut()
 	kubernetes.cut()
+	var seen samples
+	defer func() {
+		if t.Failed() {
+			t.Logf("temporal up %v, kubernetes up %v; see %s", seen["ammonite_temporal_up"], seen["ammonite_kubernetes_up"], control.Log)
+		}
+	}()
 	await(t, patience, "it does not notice", func() bool {
-		seen := scrape(t, control)
+		seen = scrape(t, control)
 		require.Equal(t, 1.0, seen[volumes], "what is known is told")
 		require.Contains(t, seen, "failed_backup_crons")
 		return seen["ammonite_temporal_up"] == 0 && seen["ammonite_kubernetes_up"] == 0
@@ -209,7 +215,7 @@ func TestMetricsWhileOthersAreAway(t *testing.T) {
 	temporal.mend()
 	kubernetes.mend()
 	await(t, patience, "it does not recover", func() bool {
-		seen := scrape(t, control)
+		seen = scrape(t, control)
 		return seen["ammonite_temporal_up"] == 1 && seen["ammonite_kubernetes_up"] == 1
 	})
 }

@@ -18,6 +18,7 @@ import (
 // TestEveryShapeOfVolume backs up volumes whose PersistentVolumes say in other
 // ways where their data are, on two Ceph clusters with credentials of their own.
 func TestEveryShapeOfVolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	second, err := s.Lab.StartSecondCeph(t.Context())
 	require.NoError(t, err)
@@ -129,6 +130,7 @@ func describeClusters(t *testing.T, s *system.System, user string, second *lab.C
 
 // TestUnknownCluster refuses a volume on a cluster that nobody told Ammonite of.
 func TestUnknownCluster(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	second, err := s.Lab.StartSecondCeph(t.Context())
 	require.NoError(t, err)
@@ -147,6 +149,7 @@ func TestUnknownCluster(t *testing.T) {
 // TestEncryptedVolume backs up an image that ceph-csi encrypted, as ciphertext
 // with what is needed to open it, and opens the restored one.
 func TestEncryptedVolume(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 1)
 	const passphrase = "a passphrase that only the key management knows"

@@ -94,6 +94,7 @@ func restics(t *testing.T, claim backup.Claim) []string {
 // TestStartByTemporal shows that a backup is started, watched and cancelled
 // with Temporal's own commands alone.
 func TestStartByTemporal(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, _ := startGated(t, s, 2)
 	claim := claimOf(s, "data")
@@ -239,6 +240,7 @@ func requireListed(t *testing.T, s *system.System, claim backup.Claim, outcome s
 
 // TestStartByTctl shows the same for the older command.
 func TestStartByTctl(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 1)
 	claim := claimOf(s, "data")
@@ -251,6 +253,7 @@ func TestStartByTctl(t *testing.T) {
 
 // TestCommand shows the command `ammonite` against the real thing.
 func TestCommand(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, _ := startGated(t, s, 2)
 	claim := claimOf(s, "data")

@@ -64,6 +64,7 @@ func statusFor(t *testing.T, s *system.System, scope string) (o statusOf) {
 // TestStatus shows that `ammonite status`, `explain` and `plan` tell how volumes
 // stand, before, during and after a backup.
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	require.Contains(t, ammonite(t, s, exitNotFound, "status", "nowhere").stderr, "there is no namespace nowhere")
 	gate, _ := startGated(t, s, 1)

@@ -21,6 +21,7 @@ import (
 // TestPinnedVolumeWaitsForItsNode shows that a volume which was sent to a node
 // goes nowhere else, also while there is no such node.
 func TestPinnedVolumeWaitsForItsNode(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	start(t, s, 2)
 	claim := claimOf(s, "data")
@@ -50,6 +51,7 @@ const drain = 5 * time.Second
 // TestDrainLetsAQuickBackupFinish shows that an agent that is asked to stop first
 // ends the work that it has.
 func TestDrainLetsAQuickBackupFinish(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, node := startGated(t, s, 1, "AMMONITE_DRAIN_TIMEOUT=1m")
 	run := atTheGate(t, s, gate)
@@ -65,6 +67,7 @@ func TestDrainLetsAQuickBackupFinish(t *testing.T) {
 // TestDrainMovesALongBackup shows that an agent does not stop later because of
 // a long backup, which starts over on another node.
 func TestDrainMovesALongBackup(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	gate, node := startGated(t, s, 1, "AMMONITE_DRAIN_TIMEOUT="+drain.String())
 	run := atTheGate(t, s, gate)
@@ -110,6 +113,7 @@ func endpoint(t *testing.T, w *system.Worker, path string) (status int, says str
 // TestHealth shows what the endpoints say of workers that run, that lack what
 // they need, and that drain.
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	control, nodes := start(t, s, 1)
 	for _, w := range []*system.Worker{control, nodes[0]} {
@@ -142,6 +146,7 @@ func TestHealth(t *testing.T) {
 // TestUnreachableKubernetesIsNotReady shows that a control worker without the
 // API lives, says what it lacks, and stops when it is told to.
 func TestUnreachableKubernetesIsNotReady(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	control, _ := start(t, s)
 	config, err := os.ReadFile(s.Lab.KubeConfig)
@@ -171,6 +176,7 @@ var serverLine = regexp.MustCompile(`server: .*`)
 // TestWrongConfiguration shows that the worker refuses to start with one message
 // that names every wrong variable and none of their secrets.
 func TestWrongConfiguration(t *testing.T) {
+	t.Parallel()
 	s := newSystem(t)
 	for name, c := range map[string]struct {
 		env  []string

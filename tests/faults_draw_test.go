@@ -1,0 +1,40 @@
+package tests
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// chaosVariable is "all" to try every fault, as `make chaos` does, or the seed of
+// the part that is tried otherwise. Without it each run of the tests draws a part of
+// its own, and tells its seed.
+const chaosVariable = "AMMONITE_CHAOS"
+
+// draw returns the faults that this run tries: of each so many in a row, which are
+// alike, one.
+func draw(t *testing.T, faults []fault, alike int) (drawn []fault) {
+	t.Helper()
+	chosen := os.Getenv(chaosVariable)
+	if chosen == "all" {
+		return faults
+	}
+	seed := uint64(time.Now().UnixNano())
+	if chosen != "" {
+		var err error
+		seed, err = strconv.ParseUint(chosen, 10, 64)
+		require.NoError(t, err, "%s is neither \"all\" nor a seed", chaosVariable)
+	}
+	random := rand.New(rand.NewPCG(seed, 0))
+	for len(faults) > 0 {
+		row := faults[:min(alike, len(faults))]
+		drawn = append(drawn, row[random.IntN(len(row))])
+		faults = faults[len(row):]
+	}
+	t.Logf("%d faults, drawn with %s=%d", len(drawn), chaosVariable, seed)
+	return drawn
+}
