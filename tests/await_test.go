@@ -12,14 +12,29 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// pollEvery is how often a test looks whether what it waits for is there.
-const pollEvery = 50 * time.Millisecond
+// A test looks again whether what it waits for is there after shortestLook, and then
+// less and less often: most looks start processes, whose work delays what is waited
+// for.
+const (
+	shortestLook = 50 * time.Millisecond
+	longestLook  = time.Second
+)
+
+// looks returns a function that waits for the next look.
+func looks() (pause func()) {
+	next := shortestLook
+	return func() {
+		<-time.After(next)
+		next = min(next*3/2, longestLook)
+	}
+}
 
 // await waits until something is so. It asks on the test's own goroutine, so that
 // the question may use require.
 func await(t *testing.T, within time.Duration, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !so(); <-time.After(pollEvery) {
+	pause := looks()
+	for deadline := time.Now().Add(within); !so(); pause() {
 		if time.Now().After(deadline) {
 			require.FailNow(t, what, "waited for %s", within)
 		}
@@ -35,7 +50,7 @@ func awaitNone(t *testing.T, what string, look func(context.Context) ([]string, 
 	defer cancel()
 	var last []string
 	var failure error
-	for {
+	for pause := looks(); ; pause() {
 		found, err := look(ctx)
 		if ctx.Err() != nil {
 			require.FailNow(t, what, "%q after %s (%v)", last, patience, failure)
@@ -44,7 +59,6 @@ func awaitNone(t *testing.T, what string, look func(context.Context) ([]string, 
 			return
 		}
 		last, failure = found, err
-		<-time.After(4 * pollEvery)
 	}
 }
 

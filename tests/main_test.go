@@ -48,10 +48,11 @@ func newSystemWith(t *testing.T, heartbeat time.Duration) *system.System {
 	return newSystemIn(t, lab.Start(t), heartbeat)
 }
 
-func newSystemIn(t *testing.T, l *lab.Lab, heartbeat time.Duration) *system.System {
+// newSystemIn takes another name for each further system of one test.
+func newSystemIn(t *testing.T, l *lab.Lab, heartbeat time.Duration, another ...string) *system.System {
 	t.Helper()
 	binaries(t)
-	name := strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(strings.ToLower(t.Name()))
+	name := strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(strings.ToLower(strings.Join(append([]string{t.Name()}, another...), "-")))
 	s, err := system.New(t.Context(), l, system.Options{Name: name, WorkerBinary: workerBinary(t), HeartbeatTimeout: heartbeat})
 	require.NoError(t, err)
 	t.Cleanup(func() {

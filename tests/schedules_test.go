@@ -15,13 +15,14 @@ import (
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/schedules"
+	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
 )
 
 // newScheduled gives a test a system whose schedules are gone afterwards.
-func newScheduled(t *testing.T) *system.System {
+func newScheduled(t *testing.T, another ...string) *system.System {
 	t.Helper()
-	s := newSystem(t)
+	s := newSystemIn(t, lab.Start(t), steady, another...)
 	t.Cleanup(func() {
 		for name := range listed(t, s) {
 			_, err := s.Run(context.Background(), "temporal", "schedule", "delete", "-s", name)
@@ -272,48 +273,49 @@ func TestControlWorkersApplySchedules(t *testing.T) {
 	require.Contains(t, string(said), "sweep.cron")
 }
 
-// TestSweepOutlivesTemporal kills Temporal over the moment that a sweep is due at. It
+// TestSweepOutlivesTemporal kills Temporal over the moment that sweeps are due at. It
 // disturbs everything in the lab, so it runs alone.
 func TestSweepOutlivesTemporal(t *testing.T) {
-	for _, c := range []struct {
-		name, window    string
-		started, missed int64
-	}{
-		{name: "within the catch-up window", window: "1h", started: 1},
-		{name: "for longer than it", window: "10s", missed: 1},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := newScheduled(t)
-			// Far enough from now to apply it and to kill Temporal.
-			due := time.Now().UTC().Truncate(time.Second).Add(20 * time.Second)
-			offset := due.Sub(due.Truncate(24 * time.Hour))
-			apply(t, s, 0, fmt.Sprintf("sweep: {every: 24h, offset: %s, jitter: 0s, catchUpWindow: %s}", offset, c.window))
-			next := listed(t, s)["sweep"].Next
-			require.NotNil(t, next)
-			require.Equal(t, due, next.UTC())
+	// Far enough from now to apply the schedules and to kill Temporal.
+	due := time.Now().UTC().Truncate(time.Second).Add(30 * time.Second)
+	within, beyond := sweepDue(t, due, "1h"), sweepDue(t, due, "10s")
 
-			require.NoError(t, s.Lab.KillTemporal())
-			require.True(t, time.Now().Before(due), "Temporal was killed too late for this test")
-			await(t, time.Minute, "the sweep is due, and the outage longer than a short window", func() bool {
-				return time.Since(due) > 12*time.Second
-			})
-			up := time.Now()
-			require.NoError(t, s.Lab.StartTemporal(t.Context()))
+	require.NoError(t, within.Lab.KillTemporal())
+	require.True(t, time.Now().Before(due), "Temporal was killed too late for this test")
+	await(t, time.Minute, "the sweeps are due, and the outage is longer than a short window", func() bool {
+		return time.Since(due) > 12*time.Second
+	})
+	up := time.Now()
+	require.NoError(t, within.Lab.StartTemporal(t.Context()))
 
-			var sweep schedules.Listed
-			await(t, time.Minute, "the sweep is neither started nor missed", func() bool {
-				sweep = listed(t, s)["sweep"]
-				return sweep.Started+sweep.Missed > 0
-			})
-			require.Equal(t, c.started, sweep.Started)
-			require.Equal(t, c.missed, sweep.Missed)
-			if c.started == 0 {
-				return
-			}
-			require.Equal(t, "sweep-"+due.Format(time.RFC3339), sweep.Last.WorkflowID)
-			require.True(t, sweep.Last.Started.After(up))
-			// No worker takes it up.
-			require.Equal(t, "running", sweep.Last.Outcome)
-		})
-	}
+	late := awaitDecided(t, within)
+	require.Equal(t, []int64{1, 0}, []int64{late.Started, late.Missed}, "the outage was shorter than the catch-up window")
+	require.Equal(t, "sweep-"+due.Format(time.RFC3339), late.Last.WorkflowID)
+	require.True(t, late.Last.Started.After(up))
+	// No worker takes it up.
+	require.Equal(t, "running", late.Last.Outcome)
+	lost := awaitDecided(t, beyond)
+	require.Equal(t, []int64{0, 1}, []int64{lost.Started, lost.Missed}, "the outage was longer than the catch-up window")
+}
+
+// sweepDue makes an installation whose next sweep is due at that time.
+func sweepDue(t *testing.T, due time.Time, window string) *system.System {
+	t.Helper()
+	s := newScheduled(t, window)
+	offset := due.Sub(due.Truncate(24 * time.Hour))
+	apply(t, s, 0, fmt.Sprintf("sweep: {every: 24h, offset: %s, jitter: 0s, catchUpWindow: %s}", offset, window))
+	next := listed(t, s)["sweep"].Next
+	require.NotNil(t, next)
+	require.Equal(t, due, next.UTC())
+	return s
+}
+
+// awaitDecided waits until a sweep that was due has been started or given up.
+func awaitDecided(t *testing.T, s *system.System) (sweep schedules.Listed) {
+	t.Helper()
+	await(t, time.Minute, "the sweep is neither started nor missed", func() bool {
+		sweep = listed(t, s)["sweep"]
+		return sweep.Started+sweep.Missed > 0
+	})
+	return sweep
 }

@@ -50,6 +50,12 @@ const (
 	// AnnotationGrace is on claim or namespace: how long a claim exists before
 	// its first backup, as a Duration.
 	AnnotationGrace = "grace"
+	// AnnotationRetention is on claim or namespace: which backups are kept, as a
+	// retention policy.
+	AnnotationRetention = "retention"
+	// AnnotationHold is on the claim: with a value other than empty or "no", none of
+	// the volume's backups is removed.
+	AnnotationHold = "hold"
 	// AnnotationBackupNow is on the claim: each new value asks for a backup at
 	// once.
 	AnnotationBackupNow = "backup-now"
