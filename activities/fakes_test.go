@@ -139,13 +139,18 @@ func (s *slots) inUse() int {
 type fakeWorkflow struct {
 	mu      sync.Mutex
 	signals []any
+	// silent is what signals that arrive are answered with, for a while.
+	silent []error
 }
 
-func (w *fakeWorkflow) SignalWorkflow(_ context.Context, _, _, _ string, arg any) error {
+func (w *fakeWorkflow) SignalWorkflow(_ context.Context, _, _, _ string, arg any) (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.signals = append(w.signals, arg)
-	return nil
+	if len(w.silent) > 0 {
+		err, w.silent = w.silent[0], w.silent[1:]
+	}
+	return err
 }
 
 func (w *fakeWorkflow) received() []any {

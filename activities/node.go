@@ -3,13 +3,16 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -154,10 +157,33 @@ func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
 	if err := writeLeftover(h.dir, leftover); err != nil {
 		return toFailure(err)
 	}
-	if err := n.temporal.SignalWorkflow(ctx, run.ID, run.RunID, SlotGranted, Grant{Node: n.settings.Node, Attempt: in.Lease.Attempt}); err != nil {
-		return toFailure(fmt.Errorf("telling the workflow that it has a slot: %w", err))
+	if err := n.tell(ctx, h, run); err != nil {
+		return toFailure(err)
 	}
 	return toFailure(n.hold(ctx, h))
+}
+
+// tell tells the workflow that it has a slot, until Temporal takes that. It may
+// have arrived although Temporal seemed not to answer, and the run's steps then
+// rely on this very lease: another one of the same name would be empty.
+func (n *Node) tell(ctx context.Context, h *heldSlot, run workflow.Execution) error {
+	defer heartbeat(ctx, nil)()
+	for {
+		err := n.temporal.SignalWorkflow(ctx, run.ID, run.RunID, SlotGranted, Grant{Node: n.settings.Node, Attempt: h.lease.Attempt})
+		var gone *serviceerror.NotFound
+		if err == nil || errors.As(err, &gone) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-h.ctx.Done():
+			return h.lost()
+		case <-activity.GetWorkerStopChannel(ctx):
+			return n.draining()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // teardownTimeout suffices for restic to end and for a busy device to let go.
@@ -203,11 +229,15 @@ func (n *Node) hold(ctx context.Context, h *heldSlot) error {
 		case <-stopping:
 			stopping, drained = nil, time.After(n.settings.DrainTimeout)
 		case <-drained:
-			return backup.Fail(backup.NodeDraining, "the agent on node "+n.settings.Node+" stops", "The volume starts over by itself.", nil)
+			return n.draining()
 		case <-beat.C:
 			activity.RecordHeartbeat(ctx, "slot held on "+n.settings.Node)
 		}
 	}
+}
+
+func (n *Node) draining() error {
+	return backup.Fail(backup.NodeDraining, "the agent on node "+n.settings.Node+" stops", "The volume starts over by itself.", nil)
 }
 
 // StepInput is what the steps on a node work on.
@@ -233,6 +263,9 @@ func (n *Node) Map(ctx context.Context, in StepInput) error {
 // cannot repair it, and VolumeUnsupported for a type without a safe check.
 func (n *Node) Fsck(ctx context.Context, in StepInput) (report string, err error) {
 	err = n.step(ctx, in, func(ctx context.Context, h *heldSlot, _ Access) (err error) {
+		if err := h.mapped(); err != nil {
+			return err
+		}
 		report, err = mount.Fsck(ctx, h.place, h.device, in.Volume.FSType)
 		return err
 	})
@@ -245,6 +278,9 @@ func (n *Node) Mount(ctx context.Context, in StepInput) error {
 	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) error {
 		if in.Volume.Kind == backup.KindCephFS {
 			return access.CephFS.Mount(ctx, h.place, in.Volume.Subvolume, in.Snapshot.Name, h.dir, backup.DataPath)
+		}
+		if err := h.mapped(); err != nil {
+			return err
 		}
 		return mount.Mount(ctx, h.place, h.device, in.Volume.FSType, backup.DataPath)
 	})

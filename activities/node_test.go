@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
@@ -103,6 +105,53 @@ func TestHoldSlotRefusesWhenAllAreTaken(t *testing.T) {
 	_, err := call{}.run(t, a.HoldSlot, HoldSlotInput{Lease: Lease{Run: run, Attempt: 2}})
 	require.Equal(t, backup.NodeBusy, ClassOf(err))
 	require.Empty(t, a.workflow.received())
+}
+
+// TestHoldSlotKeepsWhatItMayHaveTold answers the signal of a slot with an error
+// although it arrives: the lease that the workflow knows of must stay.
+func TestHoldSlotKeepsWhatItMayHaveTold(t *testing.T) {
+	a := newAgent(t, 1)
+	late := errors.New("context deadline exceeded")
+	a.workflow.silent = []error{late, late}
+	synctest.Test(t, func(t *testing.T) {
+		a.place = newFakePlace()
+		in := StepInput{Lease: Lease{Run: run, Attempt: 1}}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := call{stopping: make(chan struct{})}.run(t, a.HoldSlot, HoldSlotInput{Lease: in.Lease})
+			ended <- err
+		}()
+		synctest.Wait()
+		_, err := call{}.run(t, a.Map, in)
+		require.NoError(t, err)
+		pass(10 * time.Second)
+		require.Empty(t, ended)
+		require.Len(t, a.workflow.received(), 3)
+		_, err = call{}.run(t, a.Unmap, in)
+		require.NoError(t, err)
+		require.NoError(t, <-ended)
+	})
+}
+
+// TestHoldSlotOfARunThatIsGone ends at once.
+func TestHoldSlotOfARunThatIsGone(t *testing.T) {
+	a := newAgent(t, 1)
+	a.workflow.silent = []error{serviceerror.NewNotFound("workflow execution already completed")}
+	_, err := call{}.run(t, a.HoldSlot, HoldSlotInput{Lease: Lease{Run: run, Attempt: 1}})
+	require.ErrorContains(t, err, "already completed")
+	require.Zero(t, a.slots.inUse())
+}
+
+// TestStepsNeedADevice shows that a lease which is not the one that the clone was
+// mapped for is lost, and nothing is said about the volume.
+func TestStepsNeedADevice(t *testing.T) {
+	a := newAgent(t, 1)
+	in := a.hold(t, 1)
+	for _, step := range []any{a.Fsck, a.Mount} {
+		_, err := call{}.run(t, step, in)
+		require.Equal(t, backup.LeaseLost, ClassOf(err), "%v", err)
+		require.ErrorContains(t, err, "not mapped")
+	}
 }
 
 func TestStepsNeedTheirLease(t *testing.T) {

@@ -126,6 +126,7 @@ func leaseLost(l Lease, why error) error {
 var (
 	errGivenBack  = errors.New("the slot was given back")
 	errPlaceEnded = errors.New("the sandbox that the volume was mounted in ended")
+	errNotMapped  = errors.New("the clone is not mapped")
 	errBroken     = errors.New("the mapping of the clone broke")
 )
 
@@ -171,6 +172,15 @@ func (h *heldSlot) occupy(ctx context.Context, open func(ctx context.Context, di
 			h.end(errPlaceEnded)
 		}
 	}()
+	return nil
+}
+
+// mapped returns a LeaseLost failure if no device was mapped in this place: what an
+// earlier lease of the same name had is gone.
+func (h *heldSlot) mapped() error {
+	if h.device == (mount.Device{}) {
+		return leaseLost(h.lease, errNotMapped)
+	}
 	return nil
 }
 

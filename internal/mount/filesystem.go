@@ -247,7 +247,11 @@ func quoted(program, printed string, dev Device) error {
 		for _, prefix := range []string{program + ":", dev.Path + ":", cloneName + ":"} {
 			line = strings.TrimPrefix(strings.TrimSpace(line), prefix)
 		}
-		if line = strings.ReplaceAll(strings.TrimSpace(line), dev.Path, cloneName); line != "" {
+		line = strings.TrimSpace(line)
+		if dev.Path != "" {
+			line = strings.ReplaceAll(line, dev.Path, cloneName)
+		}
+		if line != "" {
 			lines = append(lines, strings.TrimSuffix(line, "."))
 		}
 	}

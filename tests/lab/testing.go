@@ -83,28 +83,6 @@ func startShared(t testing.TB) error {
 	return nil
 }
 
-// StartAlone gives a test a lab that no other test uses: for what looks at all
-// claims of a cluster, or takes its parts down, while other tests run. It goes down
-// when the test is over. AMMONITE_LAB_DIR is of no effect.
-func StartAlone(t testing.TB) *Lab {
-	t.Helper()
-	if !shared.ready {
-		t.Fatal("the package's TestMain has to call lab.Main, which takes labs down")
-	}
-	l, err := upForTests(t)
-	if err != nil {
-		t.Fatalf("no lab: %v", err)
-	}
-	if os.Getenv(envKeep) == "" {
-		t.Cleanup(func() {
-			if err := l.Down(context.Background()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	return l
-}
-
 // upForTests brings up a lab in a new directory, which the warden takes down should
 // this process not do it.
 func upForTests(t testing.TB) (*Lab, error) {
