@@ -149,7 +149,10 @@ func longestName(t *testing.T, s *system.System) {
 	claim := backup.Claim{Namespace: strings.Repeat("n", 63), Name: strings.Repeat("long.", 50) + "end"}
 	require.Len(t, claim.Name, 253)
 	create(t, s, claim, lab.VolumeSpec{Size: 16 << 20})
-	result := backUp(t, s, claim.Namespace, claim.Name)
+	// The other nodes are misled.
+	run, err := s.Start(t.Context(), claim.Namespace, claim.Name, "node-a")
+	require.NoError(t, err)
+	result := awaitSuccess(t, run)
 	require.True(t, result.Annotated)
 	out, err := s.Run(t.Context(), "restic", "snapshots", "--no-lock", "--json", "--host", backup.Host(backup.KindRBDFilesystem, claim))
 	require.NoError(t, err)

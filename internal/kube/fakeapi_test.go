@@ -29,8 +29,9 @@ type fakeAPI struct {
 	kinds map[string]*fakeKind
 
 	mu sync.Mutex
-	// away makes it answer that it is unavailable.
-	away bool
+	// away makes it answer that it is unavailable, hungUp close the connection of who
+	// watches.
+	away, hungUp bool
 	// asked are the queries of lists, after the plural and a question mark.
 	asked []string
 }
@@ -77,6 +78,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case len(parts) == 2:
 		f.get(w, f.kinds[parts[0]], parts[1])
+	case r.URL.Query().Get("watch") != "" && f.hungUp:
+		panic(http.ErrAbortHandler)
 	case r.URL.Query().Get("watch") != "":
 		f.mu.Unlock()
 		kind.watch(w, r)
@@ -143,6 +146,13 @@ func (k *fakeKind) watch(w http.ResponseWriter, r *http.Request) {
 			w.(http.Flusher).Flush()
 		}
 	}
+}
+
+// setHungUp makes the API server close connections, or not.
+func (f *fakeAPI) setHungUp(hungUp bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hungUp = hungUp
 }
 
 // setAway makes the API server unavailable, or available.

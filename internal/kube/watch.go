@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -84,6 +85,10 @@ func inform[O, L runtime.Object](
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			changes, err := watching(ctx, options)
+			if err == nil && reflect.TypeOf(changes) == noChanges {
+				_ = w.note("watching "+what, errHungUp)
+				return changes, nil
+			}
 			return changes, w.note("watching "+what, err)
 		},
 	}, example, 0, cache.Indexers{})
@@ -97,6 +102,12 @@ func inform[O, L runtime.Object](
 	silent := informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {})
 	return informer, errors.Join(err, silent)
 }
+
+// noChanges is what client-go makes of a watch whose connection ends before any
+// answer, again and again: it is no error there, and the informer only tries again.
+var noChanges = reflect.TypeOf(watch.NewEmptyWatch())
+
+var errHungUp = errors.New("the connection is closed before there is an answer")
 
 // note remembers whether a kind of request fails, and returns the error as it is.
 func (w *Watcher) note(doing string, err error) error {

@@ -146,6 +146,23 @@ func TestWatcherWaitsForTheAPI(t *testing.T) {
 	require.Eventually(t, func() bool { return w.Err() == nil }, time.Minute, 10*time.Millisecond)
 }
 
+// A proxy before an API server that is away closes connections, which client-go
+// takes for an end of nothing.
+func TestWatcherNoticesThatItIsHungUpOn(t *testing.T) {
+	t.Parallel()
+	api, c := newFakeAPI(t)
+	api.fill(3, nil)
+	api.setHungUp(true)
+	w, err := c.Watch(t.Context())
+	require.NoError(t, err)
+	synced(t, w)
+	require.Eventually(t, func() bool { return w.Err() != nil }, time.Minute, 10*time.Millisecond)
+	require.ErrorIs(t, w.Err(), errHungUp)
+	api.setHungUp(false)
+	require.Eventually(t, func() bool { return w.Err() == nil }, time.Minute, 10*time.Millisecond)
+	require.Len(t, w.Candidates(), 3)
+}
+
 // Ten thousand claims are looked at as often as somebody asks for metrics.
 func BenchmarkWatcherCandidates(b *testing.B) {
 	api, c := newFakeAPI(b)
