@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
 func at(s string) time.Time {
@@ -291,5 +289,5 @@ func TestDefaultPolicyIsWritten(t *testing.T) {
 	p, err := ParsePolicy("14d,8w,12m")
 	require.NoError(t, err)
 	require.Equal(t, Default, p)
-	require.Equal(t, 90*24*time.Hour, backup.Duration(DefaultMissingFor).Std())
+	require.Equal(t, 90*24*time.Hour, DefaultMissingFor.Std())
 }
