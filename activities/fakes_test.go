@@ -336,6 +336,17 @@ func (r *fakeRepository) MarkPartial(_ context.Context, _ command.Runner, id str
 	return "", errors.New("there is no backup " + id)
 }
 
+func (r *fakeRepository) Tag(_ context.Context, _ command.Runner, ids, add, remove []string) error {
+	for i, b := range r.backups {
+		if slices.Contains(ids, b.ID) {
+			tags := slices.DeleteFunc(slices.Clone(b.Tags), func(tag string) bool { return slices.Contains(remove, tag) })
+			r.backups[i].Tags = append(tags, add...)
+			r.backups[i].ID += "-tagged"
+		}
+	}
+	return nil
+}
+
 func (r *fakeRepository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -345,10 +356,10 @@ func (r *fakeRepository) RemoveOwnStaleLock(ctx context.Context, run command.Run
 	return err
 }
 
-func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, id string) error {
+func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, ids ...string) error {
 	if r.busy {
 		return backup.Fail(backup.RepositoryLocked, "another restic works on the repository", "", nil)
 	}
-	r.backups = slices.DeleteFunc(r.backups, func(b fakeBackup) bool { return b.ID == id })
+	r.backups = slices.DeleteFunc(r.backups, func(b fakeBackup) bool { return slices.Contains(ids, b.ID) })
 	return nil
 }

@@ -21,7 +21,7 @@ type repository interface {
 	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
 	MarkPartial(ctx context.Context, run command.Runner, id string) (newID string, err error)
 	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
-	Forget(ctx context.Context, run command.Runner, id string) error
+	Forget(ctx context.Context, run command.Runner, ids ...string) error
 }
 
 // BackupProgress is the name of the signal by which the Restic activity tells
@@ -147,7 +147,7 @@ func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, 
 	if err := content.check(stored); err != nil {
 		// Should it not be forgotten now, the next attempt finds that it is not
 		// whole.
-		return backup.Stored{}, errors.Join(err, n.repository.Forget(ctx, h.place, stored.ID))
+		return backup.Stored{}, errors.Join(err, n.forget(ctx, h.place, []backup.Stored{stored}))
 	}
 	return stored, nil
 }
@@ -179,10 +179,11 @@ func (n *Node) ownBackups(ctx context.Context, place command.Runner, request res
 	return good, others, nil
 }
 
-// forget removes backups of the run that a better one replaces.
+// forget removes backups of the run that a better one replaces. Where nodes may only
+// add to the repository, that is left to retention, which knows them by their run.
 func (n *Node) forget(ctx context.Context, place command.Runner, replaced []backup.Stored) error {
 	for _, old := range replaced {
-		if err := n.repository.Forget(ctx, place, old.ID); err != nil {
+		if err := n.repository.Forget(ctx, place, old.ID); err != nil && !errors.Is(err, restic.ErrAppendOnly) {
 			return fmt.Errorf("forgetting %s, which another backup of the same run replaces: %w", old.ID, err)
 		}
 	}

@@ -340,3 +340,31 @@ func TestSomebodyWhoChangesItAgainAndAgainIsNamed(t *testing.T) {
 		require.ErrorContains(t, err, "changed by somebody else at the same time")
 	})
 }
+
+func TestTheScheduleOfRetention(t *testing.T) {
+	f := newFake()
+	c := parse(t, "timeZone: Europe/Berlin\nretain: {policy: \"7d,4w,12m\", missingFor: 30d, share: 0.1}")
+	changes := apply(t, f, c)
+	require.Len(t, changes, 2)
+	require.Equal(t, `retain: create
+  when              every 24h, offset 10h
+  time zone         Europe/Berlin
+  jitter            1m
+  catch-up window   1h
+  overlap           skip
+  workflow          Retain
+  workflow ID       retain
+  task queue        backup
+  priority          3
+  summary           Removes the backups that no rule keeps
+  input.missingFor  720h
+  input.policy      daily=7,weekly=4,monthly=12
+  input.share       0.1
+  input.timeZone    Europe/Berlin`, changes[1].String())
+	requireSettled(t, f, c)
+	requireSettled(t, f, parse(t, "timeZone: Europe/Berlin\nretain: {policy: \"keep-daily=7 4w keep-monthly=12\", missingFor: 720h, share: 0.1}"))
+	changes = apply(t, f, parse(t, "timeZone: Europe/Berlin\nretain: {enabled: false}"))
+	require.Equal(t, schedules.Delete, changes[len(changes)-1].Kind)
+	changes = apply(t, f, parse(t, "timeZone: Europe/Berlin\nretain: {cron: \"30 4 * * *\"}"))
+	require.Contains(t, changes[1].Differences, schedules.Difference{Property: "when", New: "cron 30 4 * * *"})
+}

@@ -14,6 +14,7 @@ import (
 	_ "time/tzdata"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -23,8 +24,23 @@ import (
 type Config struct {
 	// TimeZone is the IANA name of the time zone that cron expressions and offsets
 	// are meant in. The default is UTC.
-	TimeZone string      `json:"timeZone,omitempty"`
-	Sweep    SweepConfig `json:"sweep,omitzero"`
+	TimeZone string       `json:"timeZone,omitempty"`
+	Sweep    SweepConfig  `json:"sweep,omitzero"`
+	Retain   RetainConfig `json:"retain,omitzero"`
+}
+
+// RetainConfig is the schedule of retention, and what it goes by. Its days and weeks
+// are those of Config.TimeZone. The zero value is no schedule: control workers need
+// an account that may remove backups first.
+type RetainConfig struct {
+	Timing
+	// Policy is for claims that have none of their own, as in "7d,4w,12m"; "all",
+	// the default, removes nothing.
+	Policy retention.Policy `json:"policy,omitzero"`
+	// MissingFor is how long the last good backup of a claim that is gone is kept.
+	MissingFor backup.Duration `json:"missingFor,omitempty"`
+	// Share is the part of all backups that may go at once, 0.25 being a quarter.
+	Share float64 `json:"share,omitempty"`
 }
 
 // SweepConfig is the schedule of sweeps, and what they go by.

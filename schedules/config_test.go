@@ -73,6 +73,8 @@ func TestAWholeConfigurationIsRead(t *testing.T) {
 	require.Equal(t, 8, c.Sweep.Limits.PerPool)
 	require.Equal(t, 5, c.Sweep.Load.SlowOps)
 	require.Equal(t, "shop", c.Sweep.Namespace)
+	require.Equal(t, "daily=7,weekly=4,monthly=12", c.Retain.Policy.String())
+	require.Equal(t, "720h", c.Retain.MissingFor.String())
 }
 
 // TestTheManualShowsTheDefaults reads the file that docs/schedules.md shows.

@@ -32,7 +32,7 @@ func (p *problems) decode(path string, raw json.RawMessage, into reflect.Value) 
 	if string(raw) == "null" {
 		return
 	}
-	if into.Kind() != reflect.Struct {
+	if _, text := into.Addr().Interface().(encoding.TextUnmarshaler); text || into.Kind() != reflect.Struct {
 		if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 			p.add(path, "%s", unfit(raw, into.Type(), err))
 			into.SetZero()
@@ -95,8 +95,11 @@ func unfit(raw json.RawMessage, t reflect.Type, err error) string {
 	wanted := map[reflect.Kind]string{
 		reflect.Int: "a whole number", reflect.Float64: "a number", reflect.Bool: "true or false", reflect.String: "text",
 	}[t.Kind()]
-	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+	switch {
+	case t == reflect.TypeFor[backup.Duration]():
 		wanted = "a duration. Write it as 30m, 6h or 7d"
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		wanted = "text"
 	}
 	return fmt.Sprintf("%s is not %s", raw, wanted)
 }

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -36,7 +37,7 @@ type schedule struct {
 func (c Config) schedules() ([]schedule, problems) {
 	zone, wrong := c.zone()
 	var all []schedule
-	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep} {
+	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain} {
 		s, enabled, more := one(zone)
 		wrong = append(wrong, more...)
 		if enabled {
@@ -68,6 +69,40 @@ func (c Config) sweep(zone *time.Location) (s schedule, enabled bool, wrong prob
 		priority: workflows.SweepPriority, input: in,
 	}, timing.enabled, wrong
 }
+
+// RetainID is the name of the schedule of retention.
+const RetainID = "retain"
+
+func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong problems) {
+	if c.Retain == (RetainConfig{}) {
+		return schedule{}, false, nil
+	}
+	every := c.Retain.Timing
+	if every.Cron == "" && every.Every == nil && every.Offset == nil {
+		offset := backup.Duration(defaultRetainOffset)
+		every.Offset = &offset
+	}
+	timing, wrong := every.resolve("retain", zone, backup.Duration(defaultRetainPeriod))
+	in := activities.RetentionRules{Policy: c.Retain.Policy, MissingFor: c.Retain.MissingFor, Share: c.Retain.Share, TimeZone: c.TimeZone}
+	// A wrong zone is told once.
+	if rules := (activities.RetentionRules{MissingFor: in.MissingFor, Share: in.Share}); rules.Validate() != nil {
+		wrong.add("retain", "%v", rules.Validate())
+	}
+	return schedule{
+		id: RetainID, timing: timing,
+		// What no rule keeps is found again by the next run.
+		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
+		workflow: workflows.RetainName, workflowID: workflows.RetainID, summary: "Removes the backups that no rule keeps",
+		priority: workflows.SweepPriority, input: in,
+	}, timing.enabled, wrong
+}
+
+// The defaults of retention: once a day, at a time when most backups of a night have
+// ended.
+const (
+	defaultRetainPeriod = 24 * time.Hour
+	defaultRetainOffset = 10 * time.Hour
+)
 
 const defaultSweepPeriod = 15 * time.Minute
 

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -25,29 +26,49 @@ type Scheduled struct {
 
 // Sweep returns how sweeps are scheduled, or false when they are not: then none
 // happens, and the defaults hold for what is started by hand.
-func Sweep(ctx context.Context, c interface{ ScheduleClient() client.ScheduleClient }) (Scheduled, bool, error) {
-	d, err := c.ScheduleClient().GetHandle(ctx, SweepID).Describe(ctx)
+func Sweep(ctx context.Context, c scheduleClient) (Scheduled, bool, error) {
+	var s Scheduled
+	state, scheduled, err := read(ctx, c, SweepID, workflows.SweepName, &s.Input)
+	if state != nil {
+		s.Paused, s.Note = state.Paused, state.Note
+	}
+	return s, scheduled, err
+}
+
+// Retention returns the rules of the schedule of retention, or false when there is
+// none.
+func Retention(ctx context.Context, c scheduleClient) (rules activities.RetentionRules, scheduled bool, err error) {
+	_, scheduled, err = read(ctx, c, RetainID, workflows.RetainName, &rules)
+	return rules, scheduled, err
+}
+
+type scheduleClient interface{ ScheduleClient() client.ScheduleClient }
+
+// read reads the input of a schedule that starts the given workflow. It returns false
+// if there is none.
+func read(ctx context.Context, c scheduleClient, id, workflow string, input any) (*client.ScheduleState, bool, error) {
+	d, err := c.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
 	var gone *serviceerror.NotFound
 	if errors.As(err, &gone) {
-		return Scheduled{}, false, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return Scheduled{}, false, fmt.Errorf("asking Temporal for schedule %s: %w", SweepID, err)
+		return nil, false, fmt.Errorf("asking Temporal for schedule %s: %w", id, err)
 	}
 	action, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction)
-	if !ok || action.Workflow != workflows.SweepName {
-		return Scheduled{}, false, nil
+	if !ok || action.Workflow != workflow {
+		return nil, false, nil
 	}
-	s := Scheduled{Paused: d.Schedule.State.Paused, Note: d.Schedule.State.Note}
+	state := d.Schedule.State
 	if len(action.Args) == 0 {
-		return s, true, nil
+		return state, true, nil
 	}
 	argument, ok := action.Args[0].(*commonpb.Payload)
 	if !ok {
-		return s, true, fmt.Errorf("the input of schedule %s is of an unknown form, %T", SweepID, action.Args[0])
+		return state, true, fmt.Errorf("the input of schedule %s is of an unknown form, %T", id, action.Args[0])
 	}
-	if err := converter.GetDefaultDataConverter().FromPayload(argument, &s.Input); err != nil {
-		return s, true, fmt.Errorf("the input of schedule %s is not understood: %w. `ammonite schedules apply` writes it anew", SweepID, err)
+	if err := converter.GetDefaultDataConverter().FromPayload(argument, input); err != nil {
+		return state, true, fmt.Errorf("the input of schedule %s is not understood: %w. `ammonite schedules apply` writes it anew", id, err)
 	}
-	return s, true, nil
+	return state, true, nil
 }

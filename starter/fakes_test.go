@@ -23,6 +23,7 @@ import (
 
 	activitypb "go.temporal.io/api/activity/v1"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -44,6 +45,7 @@ type fakeTemporal struct {
 	// describeErrs precede the descriptions; nil entries let one through.
 	describeErrs []error
 	result       workflows.BackupVolumeResult
+	retained     workflows.RetainResult
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -57,6 +59,7 @@ type fakeTemporal struct {
 
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
+	rules      activities.RetentionRules
 	described  int
 	cancelled  []string
 	cancelErr  error
@@ -65,10 +68,16 @@ type fakeTemporal struct {
 }
 
 func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
-	if workflow != "BackupVolume" {
+	f.options = options
+	switch in := args[0].(type) {
+	case workflows.BackupVolumeInput:
+		f.input = in
+	case activities.RetentionRules:
+		f.rules = in
+	}
+	if want := map[bool]string{true: workflows.RetainName, false: workflows.BackupVolumeName}[options.ID == workflows.RetainID]; workflow != want {
 		return nil, errors.New("another workflow")
 	}
-	f.options, f.input = options, args[0].(workflows.BackupVolumeInput)
 	if f.startErr != nil {
 		return nil, f.startErr
 	}
@@ -142,10 +151,16 @@ func (r fakeRun) GetRunID() string { return r.runID }
 func (r fakeRun) GetFirstExecutionRunID() string { return r.runID }
 
 func (r fakeRun) Get(_ context.Context, into any) error {
-	if result, ok := into.(*workflows.BackupVolumeResult); ok && r.f.runErr == nil {
-		*result = r.f.result
+	if r.f.runErr != nil {
+		return r.f.runErr
 	}
-	return r.f.runErr
+	switch result := into.(type) {
+	case *workflows.BackupVolumeResult:
+		*result = r.f.result
+	case *workflows.RetainResult:
+		*result = r.f.retained
+	}
+	return nil
 }
 
 func (r fakeRun) GetWithOptions(ctx context.Context, into any, _ client.WorkflowRunGetOptions) error {
@@ -166,6 +181,7 @@ type world struct {
 	claims      *fakeCluster
 	asked       clusterOptions
 	swept       sweeps
+	rules       activities.RetentionRules
 	signals     chan os.Signal
 	surroundings
 }
@@ -178,6 +194,7 @@ func newWorld(f *fakeTemporal) *world {
 		connect:    func(context.Context) (temporalClient, error) { return f, nil },
 		cluster:    func(o clusterOptions) (cluster, error) { w.asked = o; return w.claims, nil },
 		sweeps:     func(context.Context, temporalClient) (sweeps, error) { return w.swept, nil },
+		retention:  func(context.Context, temporalClient) (activities.RetentionRules, error) { return w.rules, nil },
 		interrupts: func() (<-chan os.Signal, func()) { return w.signals, func() {} },
 		// Each look at the clock is a second later.
 		now:     func() time.Time { clock = clock.Add(time.Second); return clock },

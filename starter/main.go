@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/command"
 )
 
@@ -33,7 +34,10 @@ type surroundings struct {
 	// cluster returns a client of Kubernetes, without talking to it yet.
 	cluster func(o clusterOptions) (cluster, error)
 	sweeps  func(ctx context.Context, c temporalClient) (sweeps, error)
-	run     command.Runner
+	// retention is what the schedule of retention goes by; zero, for the defaults,
+	// without one.
+	retention func(ctx context.Context, c temporalClient) (activities.RetentionRules, error)
+	run       command.Runner
 	// interrupts starts the delivery of Ctrl-C and SIGTERM, which until then end
 	// the process.
 	interrupts func() (signals <-chan os.Signal, stop func())
@@ -76,6 +80,7 @@ func realSurroundings() surroundings {
 		connect:    connect,
 		cluster:    connectCluster,
 		sweeps:     scheduledSweeps,
+		retention:  scheduledRetention,
 		run:        command.Exec{},
 		interrupts: interrupts,
 		now:        time.Now,

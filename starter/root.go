@@ -37,7 +37,8 @@ func newRootCommand(s surroundings) *cobra.Command {
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s), newVersionCommand(s))
+	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s),
+		newRetainCommand(s), newHoldCommand(s), newReleaseCommand(s), newVersionCommand(s))
 	return root
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,17 +53,22 @@ host name. Where that could mean several claims, the host name is shown.
 	return cmd
 }
 
-func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {
+// repository is the one in the environment.
+func (s surroundings) repository() (restic.Repository, error) {
 	repository, err := restic.FromEnvironment(s.environ)
 	if err != nil {
-		return exit(exitUsage, err)
+		return repository, exit(exitUsage, err)
 	}
 	if binary := s.getenv(resticVariable); binary != "" {
 		repository.Binary = binary
 	}
-	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
+	return repository, nil
+}
+
+func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {
+	list, err := listBackups(ctx, s)
 	if err != nil {
-		return exit(exitUnreachable, err)
+		return err
 	}
 	rows := snapshotRows(list, o.scope)
 	if o.output == formatJSON {
@@ -98,13 +102,13 @@ type snapshotRow struct {
 func snapshotRows(list []restic.Snapshot, in scope) []snapshotRow {
 	rows := make([]snapshotRow, 0, len(list))
 	for _, s := range list {
-		kind, claims := owners(s)
+		kind, claims := backup.Owners(s.Host, s.Tags)
 		if !slices.ContainsFunc(claims, in.matches) {
 			continue
 		}
 		stored := s.Stored()
 		row := snapshotRow{
-			ID: s.ID, Time: s.Time, Host: s.Host, Kind: kind, Partial: s.Partial(),
+			ID: s.ID, Time: s.Time, Host: s.Host, Kind: string(kind), Partial: s.Partial(),
 			Run: backup.TagValue(s.Tags, backup.TagRun), PV: backup.TagValue(s.Tags, backup.TagPV),
 			Bytes: stored.BytesProcessed, Added: stored.BytesAdded,
 			Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified,
@@ -118,38 +122,6 @@ func snapshotRows(list []restic.Snapshot, in scope) []snapshotRow {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Claim, b.Claim), cmp.Compare(a.Host, b.Host), a.Time.Compare(b.Time))
 	})
 	return rows
-}
-
-// owners returns the kind of a backup and the claims that it may be of: one, by
-// its tags; or, by its host name alone, possibly several; none for a stranger's.
-func owners(s restic.Snapshot) (kind string, claims []backup.Claim) {
-	tagged := backup.Claim{
-		Namespace: backup.TagValue(s.Tags, backup.TagNamespace),
-		Name:      backup.TagValue(s.Tags, backup.TagClaim),
-		UID:       backup.TagValue(s.Tags, backup.TagClaimUID),
-	}
-	if tagged.Namespace != "" && tagged.Name != "" {
-		return backup.TagValue(s.Tags, backup.TagKind), []backup.Claim{tagged}
-	}
-	for _, k := range []backup.Kind{backup.KindRBDFilesystem, backup.KindRBDBlock, backup.KindCephFS} {
-		rest, ok := strings.CutPrefix(s.Host, string(k)+"-")
-		if !ok {
-			continue
-		}
-		// Every place at which the name could be cut, also overlapping ones.
-		const between = "-nspvc-"
-		for i := range rest {
-			if !strings.HasPrefix(rest[i:], between) {
-				continue
-			}
-			c := backup.Claim{Namespace: rest[:i], Name: rest[i+len(between):]}
-			if c.Validate() == nil {
-				claims = append(claims, c)
-			}
-		}
-		return string(k), claims
-	}
-	return "", nil
 }
 
 func writeSnapshots(w io.Writer, rows []snapshotRow) error {

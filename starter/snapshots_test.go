@@ -7,9 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
-	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
 // fakeRestic answers with one listing.
@@ -77,21 +75,4 @@ func TestARepositoryThatDoesNotOpen(t *testing.T) {
 	out := snapshotsWorld(f).execute(t, "snapshots")
 	require.Equal(t, 6, out.code)
 	require.Contains(t, out.stderr, "wrong password or no key found. Correct RESTIC_PASSWORD_FILE")
-}
-
-func TestOwnersOfABackup(t *testing.T) {
-	claim := func(namespace, name string) backup.Claim { return backup.Claim{Namespace: namespace, Name: name} }
-	for host, want := range map[string][]backup.Claim{
-		"rbd-fs-shop-nspvc-data":       {claim("shop", "data")},
-		"rbd-fs-a-nspvc-b-nspvc-c":     {claim("a", "b-nspvc-c"), claim("a-nspvc-b", "c")},
-		"rbd-fs-a-nspvc-nspvc-b":       {claim("a", "nspvc-b"), claim("a-nspvc", "b")},
-		"rbd-fs-a-nspvc-b.c-nspvc-d":   {claim("a", "b.c-nspvc-d")},
-		"rbd-fs-shop":                  nil,
-		"rbd-block-shop-nspvc-":        nil,
-		"desktop":                      nil,
-		"cephfs-x-nspvc-database-0.v1": {claim("x", "database-0.v1")},
-	} {
-		_, got := owners(restic.Snapshot{Host: host})
-		require.Equal(t, want, got, host)
-	}
 }

@@ -251,11 +251,13 @@ func (p *process) addControl() {
 	})
 	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	w.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
+	w.RegisterWorkflowWithOptions(workflows.Retain, workflow.RegisterOptions{Name: workflows.RetainName})
 	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivityWithOptions(&activities.Control{
 		Claims: p.kubernetes, Ceph: p.ceph.find, Runs: workflowRuns{p.temporal},
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
+	w.RegisterActivity(newUpkeep(p.kubernetes, p.repository, p.settings.CacheDir, p.log))
 	p.workers = append(p.workers, []worker.Worker{w})
 }

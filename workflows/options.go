@@ -141,6 +141,22 @@ func asking(summary string) workflow.ActivityOptions {
 	return apiCall(summary)
 }
 
+// keeping is for work on a repository as a whole.
+func keeping(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// restic reads an index of gigabytes before it begins, and removes thousands of
+	// backups one by one.
+	options.StartToCloseTimeout = 6 * time.Hour
+	// A repository in which backups follow one another without a gap is free in the
+	// end; the next day's run would do the same.
+	options.ScheduleToCloseTimeout = 12 * time.Hour
+	// Longer than the worker's sandbox lives on when the worker falls silent: restic
+	// has ended when somebody else begins.
+	options.HeartbeatTimeout = 30 * time.Second
+	options.RetryPolicy = &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 5 * time.Minute}
+	return options
+}
+
 // Times of a sweep.
 const (
 	// sweepPage is how many volumes are looked up at once: no payload becomes
@@ -176,4 +192,5 @@ const (
 var (
 	control *activities.Control
 	node    *activities.Node
+	upkeep  *activities.Upkeep
 )

@@ -33,6 +33,9 @@ const (
 	// GaveUp means that passing faults did not pass for as long as they are waited
 	// for.
 	GaveUp Class = "GaveUp"
+	// RetentionRefused means that more backups would be removed than may be without
+	// a person's word.
+	RetentionRefused Class = "RetentionRefused"
 	// NodeBusy means that the node has no free slot.
 	NodeBusy Class = "NodeBusy"
 	// NotReadyYet means that something is still being made, or still in use.

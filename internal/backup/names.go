@@ -157,6 +157,11 @@ const (
 	TagKind      = "kind"
 	// TagPartial marks a backup that misses files; it has no value.
 	TagPartial = "partial"
+	// TagHold marks a backup that no rule removes; it has no value.
+	TagHold = "hold"
+	// TagMissing is on one backup of a volume whose claim is gone: when that was
+	// seen first, in RFC 3339.
+	TagMissing = "claim-missing-since"
 )
 
 // Tags are the restic tags of the volume's backup in the given run.
@@ -169,6 +174,34 @@ func Tags(v Volume, run string) []string {
 		TagClaimUID + "=" + v.Claim.UID,
 		TagPV + "=" + v.PV,
 	}
+}
+
+// Owners returns the kind of a backup and the claims that it may be of: one, by
+// its tags; or, by its host name alone, possibly several; none for a stranger's.
+func Owners(host string, tags []string) (kind Kind, claims []Claim) {
+	tagged := Claim{Namespace: TagValue(tags, TagNamespace), Name: TagValue(tags, TagClaim), UID: TagValue(tags, TagClaimUID)}
+	if tagged.Namespace != "" && tagged.Name != "" {
+		return Kind(TagValue(tags, TagKind)), []Claim{tagged}
+	}
+	for _, k := range []Kind{KindRBDFilesystem, KindRBDBlock, KindCephFS} {
+		rest, ok := strings.CutPrefix(host, string(k)+"-")
+		if !ok {
+			continue
+		}
+		// Every place at which the name could be cut, also overlapping ones.
+		const between = "-nspvc-"
+		for i := range rest {
+			if !strings.HasPrefix(rest[i:], between) {
+				continue
+			}
+			c := Claim{Namespace: rest[:i], Name: rest[i+len(between):]}
+			if c.Validate() == nil {
+				claims = append(claims, c)
+			}
+		}
+		return k, claims
+	}
+	return "", nil
 }
 
 // RunTag is the tag by which a run finds its own backup again.

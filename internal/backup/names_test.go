@@ -74,3 +74,23 @@ func TestImageSpec(t *testing.T) {
 	require.Equal(t, "rbd/vol", backup.Image{Pool: "rbd", Name: "vol"}.String())
 	require.Equal(t, "rbd/ns/vol", backup.Image{Pool: "rbd", Namespace: "ns", Name: "vol"}.String())
 }
+
+func TestOwnersOfABackup(t *testing.T) {
+	kind, tagged := backup.Owners("h", backup.Tags(backup.Volume{Kind: backup.KindCephFS, Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "u"}}, "r"))
+	require.Equal(t, backup.KindCephFS, kind)
+	require.Equal(t, []backup.Claim{{Namespace: "shop", Name: "data", UID: "u"}}, tagged)
+	claim := func(namespace, name string) backup.Claim { return backup.Claim{Namespace: namespace, Name: name} }
+	for host, want := range map[string][]backup.Claim{
+		"rbd-fs-shop-nspvc-data":       {claim("shop", "data")},
+		"rbd-fs-a-nspvc-b-nspvc-c":     {claim("a", "b-nspvc-c"), claim("a-nspvc-b", "c")},
+		"rbd-fs-a-nspvc-nspvc-b":       {claim("a", "nspvc-b"), claim("a-nspvc", "b")},
+		"rbd-fs-a-nspvc-b.c-nspvc-d":   {claim("a", "b.c-nspvc-d")},
+		"rbd-fs-shop":                  nil,
+		"rbd-block-shop-nspvc-":        nil,
+		"desktop":                      nil,
+		"cephfs-x-nspvc-database-0.v1": {claim("x", "database-0.v1")},
+	} {
+		_, got := backup.Owners(host, nil)
+		require.Equal(t, want, got, host)
+	}
+}

@@ -45,6 +45,8 @@ type said struct {
 	// program is the one whose output restic stores, if any, and programLast the
 	// last line that it wrote itself.
 	program, programLast string
+	// refused says that the storage did not let something be removed.
+	refused bool
 }
 
 func (s *said) line(line []byte) {
@@ -57,6 +59,7 @@ func (s *said) line(line []byte) {
 	}
 	if json.Unmarshal(line, &m) != nil || m.Type == "" {
 		s.last = string(line[:min(len(line), messageLimit)])
+		s.refused = s.refused || refusedRemoval.MatchString(s.last)
 		if own, ok := strings.CutPrefix(s.last, "subprocess "+s.program+": "); ok && s.program != "" {
 			s.programLast = own
 		}
@@ -132,6 +135,18 @@ var (
 		`network is unreachable|connection reset|TLS handshake|certificate|server misbehaving`)
 )
 
+// refusedRemoval is how restic tells of a storage in which its account may only add,
+// such as rest-server --append-only, or S3 without s3:DeleteObject.
+var refusedRemoval = regexp.MustCompile(`(?i)(^Remove\(|unable to (remove|modify)).*(HTTP response \(403\)|access ?denied|forbidden)`)
+
+// ErrAppendOnly is wrapped by errors about backups that the account may not remove.
+var ErrAppendOnly = errors.New("the storage refuses to remove")
+
+func appendOnly() error {
+	return backup.Fail(backup.RepositoryAuth, "the repository is append-only for this account",
+		"Give what is to remove backups, the control workers and nothing else, an account that may.", ErrAppendOnly)
+}
+
 // programFailed is how restic says that the program failed whose output it
 // stores.
 var programFailed = regexp.MustCompile(`command failed: (.*)|failed to start command: .*`)
@@ -180,6 +195,8 @@ func (r Repository) explain(ctx context.Context, name string, err error, s said)
 	}
 	cause := errors.New(r.blot(strings.TrimRight(message, ". ")))
 	switch {
+	case s.refused:
+		return appendOnly()
 	case code == exitMissing:
 		return backup.Fail(backup.RepositoryMissing, "there is no restic repository", "Create it with `restic init`, or correct RESTIC_REPOSITORY.", cause)
 	case code == exitLocked:

@@ -138,10 +138,44 @@ func (r Repository) MarkPartial(ctx context.Context, run command.Runner, id stri
 		"If nobody removed it, `restic check` tells whether the repository is sound", id)
 }
 
-// Forget removes one backup from the list; `restic prune` frees its space
-// later. It is meant for a second backup of the same run. A backup that is gone
-// already is no error. Like MarkPartial, it needs the repository for itself.
-func (r Repository) Forget(ctx context.Context, run command.Runner, id string) error {
-	_, err := r.run(ctx, run, r.command("forget", "--retry-lock", exclusivePatience.String(), "--", id))
-	return err
+// Forget removes backups from the list; `restic prune` frees their space later.
+// Backups that are gone already are no error. Like MarkPartial, it needs the
+// repository for itself, once for every few hundred backups. When it fails, some
+// may have been removed. It wraps ErrAppendOnly if the account may remove none.
+func (r Repository) Forget(ctx context.Context, run command.Runner, ids ...string) error {
+	for some := range slices.Chunk(ids, mostIDs) {
+		args := append([]string{"--retry-lock", exclusivePatience.String(), "--"}, some...)
+		if _, err := r.run(ctx, run, r.command("forget", args...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mostIDs keeps the arguments of a command far below what Linux takes.
+const mostIDs = 500
+
+// Tag adds and removes tags of backups, whose IDs change with that. It needs the
+// repository for itself like MarkPartial. A repeat finds those by their old IDs no
+// more, and leaves them as they are. With an account that may not remove, it leaves
+// copies with the new tags beside the backups, and fails.
+func (r Repository) Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error {
+	for some := range slices.Chunk(ids, mostIDs) {
+		args := []string{"--retry-lock", exclusivePatience.String()}
+		for _, tag := range add {
+			args = append(args, "--add", tag)
+		}
+		for _, tag := range remove {
+			args = append(args, "--remove", tag)
+		}
+		rep, err := r.run(ctx, run, r.command("tag", append(append(args, "--"), some...)...))
+		if err != nil {
+			return err
+		}
+		if rep.said.refused {
+			// restic calls that a success.
+			return appendOnly()
+		}
+	}
+	return nil
 }

@@ -17,6 +17,9 @@ type Backup struct {
 	Made    time.Time `json:"made,omitzero"`
 	Partial bool      `json:"partial,omitempty"`
 	Held    bool      `json:"held,omitempty"`
+	// Replaced says what other backup holds the same and makes this one needless;
+	// empty if none does.
+	Replaced string `json:"replaced,omitempty"`
 }
 
 // Volume is what there is of one volume.
@@ -73,7 +76,8 @@ func (b Backup) doubt(now time.Time) string {
 	return ""
 }
 
-// Decide returns a verdict about each backup of a volume, the newest first. The rules
+// Decide returns a verdict about each backup of a volume, the newest first. What
+// another backup replaces goes. The rules
 // of the policy only see good backups whose time can be believed: partial ones are
 // kept until a later good one is there, and what is in doubt is kept and displaces
 // nothing. While the claim exists, and for a time afterwards, the last good backup
@@ -94,6 +98,8 @@ func Decide(v Volume, o Options) []Verdict {
 		d := &verdicts[i]
 		doubt := d.doubt(o.Now)
 		switch {
+		case d.Replaced != "":
+			continue
 		case doubt != "":
 			d.keep(doubt)
 		case d.Partial:
@@ -114,7 +120,10 @@ func Decide(v Volume, o Options) []Verdict {
 	for i := range verdicts {
 		if d := &verdicts[i]; !d.Keep {
 			d.Reasons = []string{"no rule keeps it"}
-			if d.Partial {
+			switch {
+			case d.Replaced != "":
+				d.Reasons = []string{d.Replaced}
+			case d.Partial:
 				d.Reasons = []string{"partial, and there is a good backup after it"}
 			}
 		}

@@ -4,18 +4,19 @@ import "github.com/ammonite-backup/ammonite/internal/backup"
 
 // Setting is a policy and where it is from.
 type Setting struct {
-	Policy Policy
+	Policy Policy `json:"policy"`
 	// From is "claim", "namespace" or "configuration".
-	From string
+	From string `json:"from"`
 	// Problems are values that are not understood and were passed over.
-	Problems []Problem
+	Problems []Problem `json:"problems,omitempty"`
 }
 
 // Problem is an annotation that is not understood.
 type Problem struct {
 	// On is "claim" or "namespace".
-	On, Value string
-	Err       error
+	On    string `json:"on"`
+	Value string `json:"value"`
+	Why   string `json:"why"`
 }
 
 // Choose returns the claim's policy, else the namespace's, else what is configured.
@@ -33,7 +34,7 @@ func Choose(onClaim, onNamespace map[string]string, configured Policy) Setting {
 		}
 		policy, err := ParsePolicy(value)
 		if err != nil {
-			s.Problems = append(s.Problems, Problem{On: o.name, Value: value, Err: err})
+			s.Problems = append(s.Problems, Problem{On: o.name, Value: value, Why: err.Error()})
 			continue
 		}
 		if s.From == "" {

@@ -1,0 +1,274 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/retention"
+	"github.com/ammonite-backup/ammonite/internal/selection"
+)
+
+// RetentionRules say which backups go. The zero value stands for the defaults: claims
+// and namespaces that say nothing keep everything.
+type RetentionRules struct {
+	// Policy is for claims without one of their own.
+	Policy retention.Policy `json:"policy,omitzero"`
+	// MissingFor is how long the last good backup of a claim that is gone is kept.
+	MissingFor backup.Duration `json:"missingFor,omitempty"`
+	// Share is the part of all backups that may go at once.
+	Share float64 `json:"share,omitempty"`
+	// TimeZone is the IANA name of the time zone of days and weeks; empty for UTC.
+	TimeZone string `json:"timeZone,omitempty"`
+	// Force carries out what Share would refuse.
+	Force bool `json:"force,omitempty"`
+}
+
+// WithDefaults returns r with the defaults in place of zeros.
+func (r RetentionRules) WithDefaults() RetentionRules {
+	if r.Policy == (retention.Policy{}) {
+		r.Policy = retention.Policy{All: true}
+	}
+	if r.MissingFor == 0 {
+		r.MissingFor = retention.DefaultMissingFor
+	}
+	if r.Share == 0 {
+		r.Share = retention.DefaultShare
+	}
+	return r
+}
+
+// Validate returns an InvalidInput failure that names everything which makes no
+// sense.
+func (r RetentionRules) Validate() error {
+	var wrong []string
+	if r.MissingFor < 0 || r.MissingFor > backup.Duration(100*366*24*time.Hour) {
+		wrong = append(wrong, fmt.Sprintf("missingFor is %s. Give up to a hundred years", r.MissingFor))
+	}
+	if r.Share < 0 || r.Share > 1 {
+		wrong = append(wrong, fmt.Sprintf("share is %g. Give 0 to 1", r.Share))
+	}
+	if _, err := r.zone(); err != nil {
+		wrong = append(wrong, err.Error())
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return backup.Fail(backup.InvalidInput, "the rules of retention are wrong: "+strings.Join(wrong, "; "), "", nil)
+}
+
+func (r RetentionRules) zone() (*time.Location, error) {
+	zone, err := time.LoadLocation(r.TimeZone)
+	if err != nil || r.TimeZone == "Local" {
+		return nil, fmt.Errorf("timeZone is %q. Give one such as UTC or Europe/Berlin", r.TimeZone)
+	}
+	return zone, nil
+}
+
+// Plan decides about all backups of a repository for the given time. candidates are
+// all claims of the cluster.
+func (r RetentionRules) Plan(list []restic.Snapshot, candidates []selection.Candidate, now time.Time) (retention.Plan, error) {
+	r = r.WithDefaults()
+	zone, err := r.zone()
+	if err != nil {
+		return retention.Plan{}, backup.Fail(backup.InvalidInput, err.Error(), "", nil)
+	}
+	stored := make([]retention.Stored, 0, len(list))
+	for _, s := range list {
+		b := retention.Backup{ID: s.ID, Time: s.Time}
+		if s.Summary != nil {
+			b.Made = s.Summary.End
+		}
+		stored = append(stored, retention.Stored{Backup: b, Host: s.Host, Tags: s.Tags, Original: s.Original})
+	}
+	claims := make([]retention.Claim, 0, len(candidates))
+	for _, c := range candidates {
+		claims = append(claims, retention.Claim{Claim: c.Claim, OnClaim: c.OnClaim, OnNamespace: c.OnNamespace})
+	}
+	return retention.NewPlan(stored, claims, r.Policy, retention.Options{Now: now, Zone: zone, MissingFor: r.MissingFor}), nil
+}
+
+// upkept is what upkeep needs of a repository.
+type upkept interface {
+	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
+	Forget(ctx context.Context, run command.Runner, ids ...string) error
+	Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error
+	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
+}
+
+// Upkeep holds the activities that keep a repository small. They run on the control
+// side, whose credentials may remove what those of the nodes need not.
+type Upkeep struct {
+	Claims interface {
+		Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
+	}
+	// Repository is nil on a worker that was given none.
+	Repository upkept
+	// Run runs what only reads.
+	Run command.Runner
+	// Open makes the place in which restic works alone on the repository, and says
+	// whether the host name in it is the given one: restic writes it into its locks.
+	Open func(ctx context.Context, hostname string) (place Place, named bool, err error)
+}
+
+// RetentionPlan holds the numbers of a retention.Plan, without the backups.
+type RetentionPlan struct {
+	retention.Tally
+	At           time.Time `json:"at"`
+	Missing      int       `json:"missing"`
+	NewlyMissing int       `json:"newlyMissing"`
+	// Marks is how many marks of missing claims are to be set or taken away.
+	Marks int `json:"marks"`
+	// Refusal says why nothing is to be removed unless it is forced.
+	Refusal string `json:"refusal,omitempty"`
+	// Problems are the first annotations that are not understood.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// mostProblems bounds what a plan carries.
+const mostProblems = 20
+
+// PlanRetention decides about every backup. It only reads.
+func (u *Upkeep) PlanRetention(ctx context.Context, rules RetentionRules) (RetentionPlan, error) {
+	defer heartbeat(ctx, nil)()
+	plan, err := u.plan(ctx, rules)
+	if err != nil {
+		return RetentionPlan{}, toFailure(err)
+	}
+	p := RetentionPlan{Tally: plan.Tally, At: plan.At, Missing: plan.Missing, NewlyMissing: plan.NewlyMissing, Refusal: plan.Refusal(rules.WithDefaults().Share)}
+	for _, v := range plan.Volumes {
+		if p.Marks += len(v.Unmark); v.Mark != "" {
+			p.Marks++
+		}
+		for _, problem := range v.Setting.Problems {
+			if len(p.Problems) < mostProblems {
+				p.Problems = append(p.Problems, fmt.Sprintf("%s, %s: %s", v.Claim, problem.On, problem.Why))
+			}
+		}
+	}
+	return p, nil
+}
+
+// errNoRepository is what a worker without a repository says.
+var errNoRepository = backup.Fail(backup.InvalidInput, "this control worker was given no repository",
+	"Set RESTIC_REPOSITORY and RESTIC_PASSWORD_FILE on the control workers, with credentials that may remove backups; or disable the schedule.", nil)
+
+func (u *Upkeep) plan(ctx context.Context, rules RetentionRules) (retention.Plan, error) {
+	if u.Repository == nil {
+		return retention.Plan{}, errNoRepository
+	}
+	// The backups come first: a claim that is made later cannot seem to be gone.
+	list, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	if err != nil {
+		return retention.Plan{}, err
+	}
+	candidates, err := u.Claims.Candidates(ctx, "")
+	if err != nil {
+		return retention.Plan{}, err
+	}
+	return rules.Plan(list, candidates, time.Now().UTC())
+}
+
+// MarkMissing notes at the backups of claims that are gone since when they are, and
+// takes the note away where the claim is back. It returns how many it changed. A
+// repeat finds the marks.
+func (u *Upkeep) MarkMissing(ctx context.Context, rules RetentionRules) (int, error) {
+	defer heartbeat(ctx, nil)()
+	plan, err := u.permitted(ctx, rules)
+	if err != nil {
+		return 0, toFailure(err)
+	}
+	var mark, unmark, marks []string
+	for _, v := range plan.Volumes {
+		if v.Mark != "" {
+			mark = append(mark, v.Mark)
+		}
+		unmark, marks = append(unmark, v.Unmark...), append(marks, v.Marks...)
+	}
+	slices.Sort(marks)
+	err = u.alone(ctx, func(place command.Runner) error {
+		if err := u.Repository.Tag(ctx, place, mark, []string{retention.MissingTag(plan.At)}, nil); err != nil {
+			return err
+		}
+		return u.Repository.Tag(ctx, place, unmark, nil, slices.Compact(marks))
+	})
+	return len(mark) + len(unmark), toFailure(err)
+}
+
+// alone does what needs the repository for itself. The place ends with this worker,
+// and so does restic in it: what a repeat finds locked by the run's host name, nobody
+// holds any more.
+func (u *Upkeep) alone(ctx context.Context, do func(place command.Runner) error) error {
+	info := activity.GetInfo(ctx)
+	place, named, err := u.Open(ctx, info.WorkflowExecution.RunID)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+		defer cancel()
+		if err := place.Close(ctx); err != nil {
+			activity.GetLogger(ctx).Error("could not end the place of work on the repository", "error", err)
+		}
+	}()
+	if named && info.Attempt > 1 {
+		if err := u.Repository.RemoveOwnStaleLock(ctx, freshProcessIDs{place}); err != nil {
+			return err
+		}
+	}
+	return do(place)
+}
+
+// permitted is the plan, if it may be carried out.
+func (u *Upkeep) permitted(ctx context.Context, rules RetentionRules) (retention.Plan, error) {
+	plan, err := u.plan(ctx, rules)
+	if err != nil {
+		return plan, err
+	}
+	if why := plan.Refusal(rules.WithDefaults().Share); why != "" && !rules.Force {
+		return plan, RetentionRefused(why)
+	}
+	return plan, nil
+}
+
+// RetentionRefused is the failure of a retention that a person should look at first.
+func RetentionRefused(why string) error {
+	return backup.Fail(backup.RetentionRefused, "nothing was removed: "+why,
+		"`ammonite retain --dry-run` shows each backup; `ammonite retain --force` removes them all the same.", nil)
+}
+
+// ForgetBackups removes what no rule keeps, and returns how many backups that are. It
+// decides anew, so a repeat goes on where the one before it ended. The space is freed
+// by a prune.
+func (u *Upkeep) ForgetBackups(ctx context.Context, rules RetentionRules) (int, error) {
+	defer heartbeat(ctx, nil)()
+	plan, err := u.permitted(ctx, rules)
+	if err != nil {
+		return 0, toFailure(err)
+	}
+	ids := plan.Remove()
+	err = u.alone(ctx, func(place command.Runner) error { return u.Repository.Forget(ctx, place, ids...) })
+	if err != nil {
+		return 0, toFailure(err)
+	}
+	left, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	if err != nil {
+		return 0, toFailure(err)
+	}
+	if slices.ContainsFunc(left, func(s restic.Snapshot) bool { return slices.Contains(ids, s.ID) }) {
+		return 0, toFailure(errNotRemoved)
+	}
+	return len(ids), nil
+}
+
+// errNotRemoved is about storage that says yes and means no.
+var errNotRemoved = errors.New("restic says that it removed backups which are still there. " +
+	"Check that the storage is not append-only for the control worker's account")
