@@ -161,7 +161,7 @@ func listBackups(ctx context.Context, s surroundings) ([]restic.Snapshot, error)
 }
 
 func (r retainReport) write(stdout, stderr io.Writer) error {
-	rows := [][]string{{"NAMESPACE", "CLAIM", "TIME", "ID", "", "WHY"}}
+	rows := [][]string{{"NAMESPACE", "CLAIM", "TIME", "ID", "VERDICT", "WHY"}}
 	for _, v := range r.Volumes {
 		for _, d := range v.Verdicts {
 			verb := "keep"

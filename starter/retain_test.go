@@ -20,7 +20,7 @@ import (
 func retainWorld(f *fakeRestic) *world {
 	w := snapshotsWorld(f)
 	w.temporal = &fakeTemporal{}
-	w.surroundings.connect = newWorld(w.temporal).surroundings.connect
+	w.connect = newWorld(w.temporal).connect
 	var listing []string
 	for i := range 4 {
 		listing = append(listing, fmt.Sprintf(`{"id":"%016d","time":"2026-02-%dT12:00:00Z","hostname":"rbd-fs-shop-nspvc-data","tags":null}`, i, 24+i))
@@ -35,12 +35,12 @@ func TestRetainShowsWhatWouldGo(t *testing.T) {
 	w := retainWorld(&fakeRestic{})
 	out := w.execute(t, "retain", "--dry-run", "--policy", "2d")
 	require.Equal(t, told{
-		stdout: `NAMESPACE  CLAIM  TIME                  ID        -       WHY
-old        gone   2026-02-20 12:00:00Z  abcdef01  keep    held, daily, the last good backup
-shop       data   2026-02-27 12:00:00Z  00000000  keep    daily, the last good backup
-shop       data   2026-02-26 12:00:00Z  00000000  keep    daily
-shop       data   2026-02-25 12:00:00Z  00000000  remove  no rule keeps it
-shop       data   2026-02-24 12:00:00Z  00000000  remove  no rule keeps it
+		stdout: `NAMESPACE  CLAIM  TIME                  ID        VERDICT  WHY
+old        gone   2026-02-20 12:00:00Z  abcdef01  keep     held, daily, the last good backup
+shop       data   2026-02-27 12:00:00Z  00000000  keep     daily, the last good backup
+shop       data   2026-02-26 12:00:00Z  00000000  keep     daily
+shop       data   2026-02-25 12:00:00Z  00000000  remove   no rule keeps it
+shop       data   2026-02-24 12:00:00Z  00000000  remove   no rule keeps it
 `,
 		stderr: `5 backups of 2 volumes: 3 stay, 2 would be removed
 The claims of 1 volume are gone; their last good backups stay for 2160h.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,6 +93,7 @@ type snapshotRow struct {
 	Run       string    `json:"run,omitempty"`
 	PV        string    `json:"pv,omitempty"`
 	Partial   bool      `json:"partial"`
+	Held      bool      `json:"held,omitempty"`
 	Bytes     uint64    `json:"bytes"`
 	Added     uint64    `json:"bytesAdded"`
 	Files     uint64    `json:"files"`
@@ -108,7 +110,7 @@ func snapshotRows(list []restic.Snapshot, in scope) []snapshotRow {
 		}
 		stored := s.Stored()
 		row := snapshotRow{
-			ID: s.ID, Time: s.Time, Host: s.Host, Kind: string(kind), Partial: s.Partial(),
+			ID: s.ID, Time: s.Time, Host: s.Host, Kind: string(kind), Partial: s.Partial(), Held: s.HasTag(backup.TagHold),
 			Run: backup.TagValue(s.Tags, backup.TagRun), PV: backup.TagValue(s.Tags, backup.TagPV),
 			Bytes: stored.BytesProcessed, Added: stored.BytesAdded,
 			Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified,
@@ -127,16 +129,19 @@ func snapshotRows(list []restic.Snapshot, in scope) []snapshotRow {
 func writeSnapshots(w io.Writer, rows []snapshotRow) error {
 	table := [][]string{{"NAMESPACE", "CLAIM", "KIND", "TIME", "ID", "SIZE", "FILES", "ADDED", "NOTE"}}
 	for _, r := range rows {
-		note := ""
+		var notes []string
 		if r.Partial {
-			note = "partial: misses files"
+			notes = append(notes, "partial: misses files")
+		}
+		if r.Held {
+			notes = append(notes, "held")
 		}
 		namespace, claim := r.Namespace, r.Claim
 		if claim == "" {
 			namespace, claim = "?", "host "+r.Host
 		}
 		table = append(table, []string{
-			namespace, claim, r.Kind, moment(r.Time), shortID(r.ID), size(r.Bytes), fmt.Sprint(r.Files), size(r.Added), note,
+			namespace, claim, r.Kind, moment(r.Time), shortID(r.ID), size(r.Bytes), fmt.Sprint(r.Files), size(r.Added), strings.Join(notes, ", "),
 		})
 	}
 	return writeTable(w, table)

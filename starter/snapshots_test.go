@@ -33,7 +33,7 @@ const repositoryListing = `[
 {"id":"bbbbbbbbbbbbbbbb","time":"2026-03-01T12:00:00Z","hostname":"rbd-fs-shop-nspvc-data","paths":["/data"],"tags":null},
 {"id":"dddddddddddddddd","time":"2026-03-01T12:00:00Z","hostname":"rbd-block-a-nspvc-nspvc-b","paths":["/disk.qcow2"]},
 {"id":"eeeeeeeeeeeeeeee","time":"2026-03-01T12:00:00Z","hostname":"laptop","paths":["/home"]},
-{"id":"aaaaaaaaaaaaaaaa","time":"2026-03-01T12:00:00Z","hostname":"cephfs-bank-nspvc-a.b","paths":["/data"]}]`
+{"id":"aaaaaaaaaaaaaaaa","time":"2026-03-01T12:00:00Z","hostname":"cephfs-bank-nspvc-a.b","paths":["/data"],"tags":["hold"]}]`
 
 func snapshotsWorld(f *fakeRestic) *world {
 	w := newWorld(nil)
@@ -47,7 +47,7 @@ func TestSnapshotsAreListedByClaim(t *testing.T) {
 	out := snapshotsWorld(f).execute(t, "snapshots")
 	require.Equal(t, told{stdout: `NAMESPACE  CLAIM                           KIND       TIME                  ID        SIZE     FILES  ADDED  NOTE
 ?          host rbd-block-a-nspvc-nspvc-b  rbd-block  2026-03-01 12:00:00Z  dddddddd  0 B      0      0 B    -
-bank       a.b                             cephfs     2026-03-01 12:00:00Z  aaaaaaaa  0 B      0      0 B    -
+bank       a.b                             cephfs     2026-03-01 12:00:00Z  aaaaaaaa  0 B      0      0 B    held
 shop       data                            rbd-fs     2026-03-01 12:00:00Z  bbbbbbbb  0 B      0      0 B    -
 shop       data                            rbd-fs     2026-03-02 12:00:00Z  cccccccc  2.0 KiB  6      100 B  partial: misses files
 `}, out)

@@ -160,10 +160,15 @@ func startRestServer(t *testing.T, s *system.System) (address string) {
 	sum := sha1.Sum([]byte(canaryAccount))
 	accounts := filepath.Join(dir, "accounts")
 	require.NoError(t, os.WriteFile(accounts, []byte("someone:{SHA}"+base64.StdEncoding.EncodeToString(sum[:])+"\n"), 0o600))
+	return serveRepositories(t, s, filepath.Join(dir, "data"), "--htpasswd-file", accounts)
+}
+
+// serveRepositories starts a REST server for the repositories below a directory.
+func serveRepositories(t *testing.T, s *system.System, dir string, flags ...string) (address string) {
+	t.Helper()
 	address, err := system.FreeAddress()
 	require.NoError(t, err)
-
-	cmd := exec.Command(filepath.Join(s.Lab.BinDir, "rest-server"), "--path", filepath.Join(dir, "data"), "--listen", address, "--htpasswd-file", accounts)
+	cmd := exec.Command(filepath.Join(s.Lab.BinDir, "rest-server"), append([]string{"--path", dir, "--listen", address}, flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {

@@ -348,6 +348,7 @@ func listingCommands(t *testing.T, s *system.System, claim backup.Claim) {
 // The exit codes that `ammonite --help` promises.
 const (
 	exitSuccess        = 0
+	exitFailed         = 1
 	exitUsage          = 2
 	exitNotFound       = 4
 	exitAlreadyRunning = 5
