@@ -115,9 +115,9 @@ INTEGRATION_LAB := $(LAB_DIR)/tests/integration
 # so more of them run at once than there are cores.
 .PHONY: test-e2e
 test-e2e: build lab-tools ## Test the product end to end, on a lab of its own
-	cd tests && go test -tags '$(CEPH_TAG)' -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+	cd tests && go test -tags '$(CEPH_TAG)' -count=1 -parallel $(PARALLEL) -timeout 50m ./...
 
-PARALLEL := 6
+PARALLEL := 5
 
 # What test-e2e draws a part of, whole: AMMONITE_CHAOS also takes the seed of such a
 # part, which the tests tell.

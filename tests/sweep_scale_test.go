@@ -72,7 +72,7 @@ func TestSweepOfManyVolumes(t *testing.T) {
 		Limits: workflows.SweepLimits{Total: limit, PerPool: limit},
 	})
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), patience*time.Duration(1+volumes/oneHistory))
+	ctx, cancel := context.WithTimeout(t.Context(), patience*time.Duration(1+volumes/1000))
 	defer cancel()
 	var result workflows.SweepResult
 	require.NoError(t, run.Get(ctx, &result))

@@ -243,7 +243,7 @@ func (l *Lab) loops() (map[string]string, error) {
 	found := map[string]string{}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENXIO) {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV) {
 			continue // detached meanwhile
 		}
 		if err != nil {
