@@ -163,6 +163,19 @@ func TestTemporalRestarted(t *testing.T) {
 	}
 }
 
+// TestTemporalAnswersLate has Temporal answer nothing for some seconds while a volume
+// is stored. A node must be silent for much longer than that to lose it.
+func TestTemporalAnswersLate(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	temporal := newRelay(t, s.Lab.TemporalAddress)
+	gate, _ := startGated(t, s, 1, "TEMPORAL_ADDRESS="+temporal.address)
+	run := atTheGate(t, s, gate)
+	temporal.stall(4 * time.Second)
+	gate.Open()
+	requireAttempts(t, awaitSuccess(t, run), false)
+}
+
 // TestCephProcessKilled kills the process in which the control worker calls
 // librbd, as librbd itself does now and then. The worker must live on.
 func TestCephProcessKilled(t *testing.T) {

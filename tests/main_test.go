@@ -23,9 +23,9 @@ func TestMain(m *testing.M) { lab.Main(m) }
 
 // After how much silence the nodes of a test are taken for dead.
 const (
-	// steady is twice that of production: a busy machine that stands still for half
-	// a minute loses no node, so a test may count attempts.
-	steady = time.Minute
+	// steady is as in production: a machine that stands still for a moment loses
+	// no node, so a test may count attempts.
+	steady = 30 * time.Second
 	// brief is for tests that wait for the loss of a node. A slow machine may then
 	// lose more of them than the test has in mind.
 	brief = 6 * time.Second

@@ -3,7 +3,6 @@ package tests
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -225,71 +223,4 @@ func read(t *testing.T, path string) string {
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
 	return string(data)
-}
-
-// relay passes connections on to a server, until it is cut.
-type relay struct {
-	address, target string
-	mu              sync.Mutex
-	broken          bool
-	open            map[net.Conn]bool
-}
-
-func newRelay(t *testing.T, target string) *relay {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	r := &relay{address: l.Addr().String(), target: target, open: map[net.Conn]bool{}}
-	t.Cleanup(func() { _ = l.Close(); r.cut() })
-	go func() {
-		for {
-			near, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go r.pass(near)
-		}
-	}()
-	return r
-}
-
-func (r *relay) pass(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", r.target)
-	if err != nil || !r.keep(near, far) {
-		return
-	}
-	defer far.Close()
-	go func() {
-		defer near.Close()
-		_, _ = io.Copy(near, far)
-	}()
-	_, _ = io.Copy(far, near)
-}
-
-// keep remembers connections for cut; it returns false if that has been.
-func (r *relay) keep(connections ...net.Conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range connections {
-		r.open[c] = true
-	}
-	return !r.broken
-}
-
-// cut ends all connections, and lets no new ones through.
-func (r *relay) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.broken = true
-	for c := range r.open {
-		_ = c.Close()
-	}
-	clear(r.open)
-}
-
-func (r *relay) mend() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.broken = false
 }

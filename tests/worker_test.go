@@ -68,8 +68,7 @@ func TestDrainLetsAQuickBackupFinish(t *testing.T) {
 // a long backup, which starts over on another node.
 func TestDrainMovesALongBackup(t *testing.T) {
 	t.Parallel()
-	// The step that the agent had no time for is waited for twice as long.
-	s := newSystemWith(t, 20*time.Second)
+	s := newSystem(t)
 	gate, node := startGated(t, s, 1, "AMMONITE_DRAIN_TIMEOUT="+drain.String())
 	run := atTheGate(t, s, gate)
 

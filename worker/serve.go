@@ -29,9 +29,6 @@ import (
 )
 
 const (
-	// heartbeatEvery is how often heartbeats really go out, and so the longest
-	// that a running step takes to hear that it was cancelled.
-	heartbeatEvery = time.Second
 	// stepsPerSlot leaves a volume's teardown room beside a step that winds
 	// down.
 	stepsPerSlot = 4
@@ -39,6 +36,13 @@ const (
 	// activities to take down what they hold.
 	teardownAllowance = time.Minute
 )
+
+// heartbeatEvery is how often heartbeats really go out, and so the longest that a
+// running step takes to hear that it was cancelled. The SDK also waits no longer than
+// that for Temporal to take one, and cancels the step without an answer: a Temporal
+// that hesitates for a moment must not cost a volume its node. Two of them are far
+// below the timeout, so a node that is cut off has let go before it is given up.
+func heartbeatEvery(timeout time.Duration) time.Duration { return max(time.Second, timeout/6) }
 
 // process is a running worker.
 type process struct {
@@ -192,7 +196,7 @@ func (p *process) addAgent(ctx context.Context) error {
 			// slots.
 			MaxConcurrentActivityExecutionSize: s.Slots,
 			MaxConcurrentActivityTaskPollers:   1,
-			MaxHeartbeatThrottleInterval:       heartbeatEvery,
+			MaxHeartbeatThrottleInterval:       heartbeatEvery(s.HeartbeatTimeout),
 			WorkerStopTimeout:                  s.DrainTimeout + teardownAllowance,
 			Interceptors:                       interceptors(),
 		})
@@ -202,7 +206,7 @@ func (p *process) addAgent(ctx context.Context) error {
 	steps := worker.New(p.temporal, backup.NodeQueue(s.Node), worker.Options{
 		DisableWorkflowWorker:              true,
 		MaxConcurrentActivityExecutionSize: stepsPerSlot * s.Slots,
-		MaxHeartbeatThrottleInterval:       heartbeatEvery,
+		MaxHeartbeatThrottleInterval:       heartbeatEvery(s.HeartbeatTimeout),
 		WorkerStopTimeout:                  teardownAllowance,
 		Interceptors:                       interceptors(),
 	})
@@ -245,7 +249,7 @@ func (p *process) addControl() {
 	p.health.require("ceph", p.ceph.ready)
 
 	w := worker.New(p.temporal, backup.ControlQueue, worker.Options{
-		MaxHeartbeatThrottleInterval: heartbeatEvery,
+		MaxHeartbeatThrottleInterval: heartbeatEvery(p.settings.HeartbeatTimeout),
 		WorkerStopTimeout:            teardownAllowance,
 		Interceptors:                 interceptors(),
 	})
