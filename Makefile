@@ -124,7 +124,7 @@ PARALLEL := 5
 CHAOS := TestWorkerKilledAtEachStep|TestStepSucceedsButIsReportedAsFailed|TestNodeFrozenAndResumed
 
 .PHONY: chaos
-chaos: build lab-tools ## Try every fault at every step; takes about half an hour
+chaos: build lab-tools ## Try every fault at every step
 	cd tests && AMMONITE_CHAOS=all go test -tags '$(CEPH_TAG)' -count=1 -parallel $(PARALLEL) -timeout 3h -run '$(CHAOS)' -v .
 
 .PHONY: bench-block

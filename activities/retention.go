@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -17,70 +16,9 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
-// RetentionRules say which backups go. The zero value stands for the defaults: claims
-// and namespaces that say nothing keep everything.
-type RetentionRules struct {
-	// Policy is for claims without one of their own.
-	Policy retention.Policy `json:"policy,omitzero"`
-	// MissingFor is how long the last good backup of a claim that is gone is kept.
-	MissingFor backup.Duration `json:"missingFor,omitempty"`
-	// Share is the part of all backups that may go at once.
-	Share float64 `json:"share,omitempty"`
-	// TimeZone is the IANA name of the time zone of days and weeks; empty for UTC.
-	TimeZone string `json:"timeZone,omitempty"`
-	// Force carries out what Share would refuse.
-	Force bool `json:"force,omitempty"`
-}
-
-// WithDefaults returns r with the defaults in place of zeros.
-func (r RetentionRules) WithDefaults() RetentionRules {
-	if r.Policy == (retention.Policy{}) {
-		r.Policy = retention.Policy{All: true}
-	}
-	if r.MissingFor == 0 {
-		r.MissingFor = retention.DefaultMissingFor
-	}
-	if r.Share == 0 {
-		r.Share = retention.DefaultShare
-	}
-	return r
-}
-
-// Validate returns an InvalidInput failure that names everything which makes no
-// sense.
-func (r RetentionRules) Validate() error {
-	var wrong []string
-	if r.MissingFor < 0 || r.MissingFor > backup.Duration(100*366*24*time.Hour) {
-		wrong = append(wrong, fmt.Sprintf("missingFor is %s. Give up to a hundred years", r.MissingFor))
-	}
-	if r.Share < 0 || r.Share > 1 {
-		wrong = append(wrong, fmt.Sprintf("share is %g. Give 0 to 1", r.Share))
-	}
-	if _, err := r.zone(); err != nil {
-		wrong = append(wrong, err.Error())
-	}
-	if len(wrong) == 0 {
-		return nil
-	}
-	return backup.Fail(backup.InvalidInput, "the rules of retention are wrong: "+strings.Join(wrong, "; "), "", nil)
-}
-
-func (r RetentionRules) zone() (*time.Location, error) {
-	zone, err := time.LoadLocation(r.TimeZone)
-	if err != nil || r.TimeZone == "Local" {
-		return nil, fmt.Errorf("timeZone is %q. Give one such as UTC or Europe/Berlin", r.TimeZone)
-	}
-	return zone, nil
-}
-
-// Plan decides about all backups of a repository for the given time. candidates are
-// all claims of the cluster.
-func (r RetentionRules) Plan(list []restic.Snapshot, candidates []selection.Candidate, now time.Time) (retention.Plan, error) {
-	r = r.WithDefaults()
-	zone, err := r.zone()
-	if err != nil {
-		return retention.Plan{}, backup.Fail(backup.InvalidInput, err.Error(), "", nil)
-	}
+// PlanRetention decides about all backups of a repository for the given time.
+// candidates are all claims of the cluster.
+func PlanRetention(rules retention.Rules, list []restic.Snapshot, candidates []selection.Candidate, now time.Time) (retention.Plan, error) {
 	stored := make([]retention.Stored, 0, len(list))
 	for _, s := range list {
 		b := retention.Backup{ID: s.ID, Time: s.Time}
@@ -93,7 +31,7 @@ func (r RetentionRules) Plan(list []restic.Snapshot, candidates []selection.Cand
 	for _, c := range candidates {
 		claims = append(claims, retention.Claim{Claim: c.Claim, OnClaim: c.OnClaim, OnNamespace: c.OnNamespace})
 	}
-	return retention.NewPlan(stored, claims, r.Policy, retention.Options{Now: now, Zone: zone, MissingFor: r.MissingFor}), nil
+	return retention.NewPlan(stored, claims, rules, now)
 }
 
 // upkept is what upkeep needs of a repository.
@@ -137,13 +75,13 @@ type RetentionPlan struct {
 const mostProblems = 20
 
 // PlanRetention decides about every backup. It only reads.
-func (u *Upkeep) PlanRetention(ctx context.Context, rules RetentionRules) (RetentionPlan, error) {
+func (u *Upkeep) PlanRetention(ctx context.Context, rules retention.Rules) (RetentionPlan, error) {
 	defer heartbeat(ctx, nil)()
 	plan, err := u.plan(ctx, rules)
 	if err != nil {
 		return RetentionPlan{}, toFailure(err)
 	}
-	p := RetentionPlan{Tally: plan.Tally, At: plan.At, Missing: plan.Missing, NewlyMissing: plan.NewlyMissing, Refusal: plan.Refusal(rules.WithDefaults().Share)}
+	p := RetentionPlan{Tally: plan.Tally, At: plan.At, Missing: plan.Missing, NewlyMissing: plan.NewlyMissing, Refusal: plan.Refusal}
 	for _, v := range plan.Volumes {
 		if p.Marks += len(v.Unmark); v.Mark != "" {
 			p.Marks++
@@ -161,7 +99,7 @@ func (u *Upkeep) PlanRetention(ctx context.Context, rules RetentionRules) (Reten
 var errNoRepository = backup.Fail(backup.InvalidInput, "this control worker was given no repository",
 	"Set RESTIC_REPOSITORY and RESTIC_PASSWORD_FILE on the control workers, with credentials that may remove backups; or disable the schedule.", nil)
 
-func (u *Upkeep) plan(ctx context.Context, rules RetentionRules) (retention.Plan, error) {
+func (u *Upkeep) plan(ctx context.Context, rules retention.Rules) (retention.Plan, error) {
 	if u.Repository == nil {
 		return retention.Plan{}, errNoRepository
 	}
@@ -174,13 +112,13 @@ func (u *Upkeep) plan(ctx context.Context, rules RetentionRules) (retention.Plan
 	if err != nil {
 		return retention.Plan{}, err
 	}
-	return rules.Plan(list, candidates, time.Now().UTC())
+	return PlanRetention(rules, list, candidates, time.Now().UTC())
 }
 
 // MarkMissing notes at the backups of claims that are gone since when they are, and
 // takes the note away where the claim is back. It returns how many it changed. A
 // repeat finds the marks.
-func (u *Upkeep) MarkMissing(ctx context.Context, rules RetentionRules) (int, error) {
+func (u *Upkeep) MarkMissing(ctx context.Context, rules retention.Rules) (int, error) {
 	defer heartbeat(ctx, nil)()
 	plan, err := u.permitted(ctx, rules)
 	if err != nil {
@@ -228,13 +166,13 @@ func (u *Upkeep) alone(ctx context.Context, do func(place command.Runner) error)
 }
 
 // permitted is the plan, if it may be carried out.
-func (u *Upkeep) permitted(ctx context.Context, rules RetentionRules) (retention.Plan, error) {
+func (u *Upkeep) permitted(ctx context.Context, rules retention.Rules) (retention.Plan, error) {
 	plan, err := u.plan(ctx, rules)
 	if err != nil {
 		return plan, err
 	}
-	if why := plan.Refusal(rules.WithDefaults().Share); why != "" && !rules.Force {
-		return plan, RetentionRefused(why)
+	if plan.Refusal != "" && !rules.Force {
+		return plan, RetentionRefused(plan.Refusal)
 	}
 	return plan, nil
 }
@@ -248,7 +186,7 @@ func RetentionRefused(why string) error {
 // ForgetBackups removes what no rule keeps, and returns how many backups that are. It
 // decides anew, so a repeat goes on where the one before it ended. The space is freed
 // by a prune.
-func (u *Upkeep) ForgetBackups(ctx context.Context, rules RetentionRules) (int, error) {
+func (u *Upkeep) ForgetBackups(ctx context.Context, rules retention.Rules) (int, error) {
 	defer heartbeat(ctx, nil)()
 	plan, err := u.permitted(ctx, rules)
 	if err != nil {
@@ -263,7 +201,11 @@ func (u *Upkeep) ForgetBackups(ctx context.Context, rules RetentionRules) (int, 
 	if err != nil {
 		return 0, toFailure(err)
 	}
-	if slices.ContainsFunc(left, func(s restic.Snapshot) bool { return slices.Contains(ids, s.ID) }) {
+	removed := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		removed[id] = true
+	}
+	if slices.ContainsFunc(left, func(s restic.Snapshot) bool { return removed[s.ID] }) {
 		return 0, toFailure(errNotRemoved)
 	}
 	return len(ids), nil

@@ -58,7 +58,7 @@ func TestRetentionPlanIsNumbers(t *testing.T) {
 	k.daily("gone", 2)
 	k.claim("a", selection.Annotations{backup.AnnotationRetention: "nothing"})
 	var plan RetentionPlan
-	value, err := call{}.run(t, k.PlanRetention, RetentionRules{Policy: retention.Policy{Daily: 4}})
+	value, err := call{}.run(t, k.PlanRetention, retention.Rules{Policy: retention.Policy{Daily: 4}})
 	require.NoError(t, err)
 	require.NoError(t, value.Get(&plan))
 	require.WithinDuration(t, time.Now(), plan.At, time.Minute)
@@ -76,7 +76,7 @@ func TestForgetBackups(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 5)
 	k.claim("a", nil)
-	rules := RetentionRules{Policy: retention.Policy{Daily: 2}}
+	rules := retention.Rules{Policy: retention.Policy{Daily: 2}}
 	_, err := call{}.run(t, k.ForgetBackups, rules)
 	require.Equal(t, backup.RetentionRefused, ClassOf(err))
 	require.ErrorContains(t, err, "3 of 3 backups that are older than two days would be removed, more than 25 %")
@@ -106,7 +106,7 @@ func TestForgettingNothingIsSeen(t *testing.T) {
 	k.daily("a", 3)
 	k.claim("a", nil)
 	k.Repository = stubborn{k.repository}
-	_, err := call{}.run(t, k.ForgetBackups, RetentionRules{Policy: retention.Policy{Last: 1}, Force: true})
+	_, err := call{}.run(t, k.ForgetBackups, retention.Rules{Policy: retention.Policy{Last: 1}, Force: true})
 	require.ErrorContains(t, err, "append-only")
 }
 
@@ -119,7 +119,7 @@ func TestMissingClaimsAreMarkedOnce(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 2)
 	mark := func() (n int) {
-		value, err := call{}.run(t, k.MarkMissing, RetentionRules{})
+		value, err := call{}.run(t, k.MarkMissing, retention.Rules{})
 		require.NoError(t, err)
 		require.NoError(t, value.Get(&n))
 		return n
@@ -139,18 +139,8 @@ func TestMissingClaimsAreMarkedOnce(t *testing.T) {
 func TestUpkeepWithoutARepository(t *testing.T) {
 	u := &Upkeep{Claims: &apis{}}
 	for _, does := range []any{u.PlanRetention, u.MarkMissing, u.ForgetBackups} {
-		_, err := call{}.run(t, does, RetentionRules{})
+		_, err := call{}.run(t, does, retention.Rules{})
 		require.Equal(t, backup.InvalidInput, ClassOf(err))
 		require.ErrorContains(t, err, "Set RESTIC_REPOSITORY")
 	}
-}
-
-func TestRetentionRules(t *testing.T) {
-	require.NoError(t, RetentionRules{}.Validate())
-	err := RetentionRules{MissingFor: -1, Share: 2, TimeZone: "Moon"}.Validate()
-	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
-	for _, says := range []string{"missingFor is", "share is 2", `timeZone is "Moon"`} {
-		require.ErrorContains(t, err, says)
-	}
-	require.Equal(t, RetentionRules{Policy: retention.Policy{All: true}, MissingFor: retention.DefaultMissingFor, Share: 0.25}, RetentionRules{}.WithDefaults())
 }

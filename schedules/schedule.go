@@ -14,8 +14,8 @@ import (
 	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -83,10 +83,10 @@ func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong pro
 		every.Offset = &offset
 	}
 	timing, wrong := every.resolve("retain", zone, backup.Duration(defaultRetainPeriod))
-	in := activities.RetentionRules{Policy: c.Retain.Policy, MissingFor: c.Retain.MissingFor, Share: c.Retain.Share, TimeZone: c.TimeZone}
-	// A wrong zone is told once.
-	if rules := (activities.RetentionRules{MissingFor: in.MissingFor, Share: in.Share}); rules.Validate() != nil {
-		wrong.add("retain", "%v", rules.Validate())
+	in := retention.Rules{Policy: c.Retain.Policy, MissingFor: c.Retain.MissingFor, Share: c.Retain.Share, TimeZone: c.TimeZone}
+	// A wrong zone is told of the whole file.
+	if err := (retention.Rules{MissingFor: in.MissingFor, Share: in.Share}).Validate(); err != nil {
+		wrong.add("retain", "%v", err)
 	}
 	return schedule{
 		id: RetainID, timing: timing,

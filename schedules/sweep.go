@@ -10,7 +10,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -37,7 +37,7 @@ func Sweep(ctx context.Context, c scheduleClient) (Scheduled, bool, error) {
 
 // Retention returns the rules of the schedule of retention, or false when there is
 // none.
-func Retention(ctx context.Context, c scheduleClient) (rules activities.RetentionRules, scheduled bool, err error) {
+func Retention(ctx context.Context, c scheduleClient) (rules retention.Rules, scheduled bool, err error) {
 	_, scheduled, err = read(ctx, c, RetainID, workflows.RetainName, &rules)
 	return rules, scheduled, err
 }

@@ -23,8 +23,8 @@ import (
 
 	activitypb "go.temporal.io/api/activity/v1"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -59,7 +59,7 @@ type fakeTemporal struct {
 
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
-	rules      activities.RetentionRules
+	rules      retention.Rules
 	described  int
 	cancelled  []string
 	cancelErr  error
@@ -72,7 +72,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	switch in := args[0].(type) {
 	case workflows.BackupVolumeInput:
 		f.input = in
-	case activities.RetentionRules:
+	case retention.Rules:
 		f.rules = in
 	}
 	if want := map[bool]string{true: workflows.RetainName, false: workflows.BackupVolumeName}[options.ID == workflows.RetainID]; workflow != want {
@@ -181,7 +181,7 @@ type world struct {
 	claims      *fakeCluster
 	asked       clusterOptions
 	swept       sweeps
-	rules       activities.RetentionRules
+	rules       retention.Rules
 	signals     chan os.Signal
 	surroundings
 }
@@ -194,7 +194,7 @@ func newWorld(f *fakeTemporal) *world {
 		connect:    func(context.Context) (temporalClient, error) { return f, nil },
 		cluster:    func(o clusterOptions) (cluster, error) { w.asked = o; return w.claims, nil },
 		sweeps:     func(context.Context, temporalClient) (sweeps, error) { return w.swept, nil },
-		retention:  func(context.Context, temporalClient) (activities.RetentionRules, error) { return w.rules, nil },
+		retention:  func(context.Context, temporalClient) (retention.Rules, error) { return w.rules, nil },
 		interrupts: func() (<-chan os.Signal, func()) { return w.signals, func() {} },
 		// Each look at the clock is a second later.
 		now:     func() time.Time { clock = clock.Add(time.Second); return clock },

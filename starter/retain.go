@@ -16,7 +16,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -50,13 +49,7 @@ for some time afterwards.
   ammonite retain shop/data --dry-run --policy 7d,4w,12m
   ammonite retain --dry-run -o json | jq -r '.volumes[].backups[] | select(.keep | not) | .id'
   ammonite retain`,
-		Args: func(_ *cobra.Command, args []string) error {
-			err := cobra.MaximumNArgs(1)(nil, args)
-			if err == nil {
-				o.scope, err = parseScope(args)
-			}
-			return err
-		},
+		Args:    scopeArgs(&o.scope),
 		PreRunE: func(*cobra.Command, []string) error { return o.validate() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.dryRun {
@@ -91,20 +84,20 @@ func (o retainOptions) validate() error {
 }
 
 // rules are those of the schedule, or the given policy's.
-func (o retainOptions) rules(ctx context.Context, s surroundings) (activities.RetentionRules, error) {
+func (o retainOptions) rules(ctx context.Context, s surroundings) (retention.Rules, error) {
 	if o.policy != "" {
 		policy, err := retention.ParsePolicy(o.policy)
-		return activities.RetentionRules{Policy: policy}, err
+		return retention.Rules{Policy: policy}, err
 	}
 	c, err := s.connect(ctx)
 	if err != nil {
-		return activities.RetentionRules{}, err
+		return retention.Rules{}, err
 	}
 	defer c.Close()
 	return s.retention(ctx, c)
 }
 
-func scheduledRetention(ctx context.Context, c temporalClient) (activities.RetentionRules, error) {
+func scheduledRetention(ctx context.Context, c temporalClient) (retention.Rules, error) {
 	rules, _, err := schedules.Retention(ctx, c)
 	return rules, err
 }
@@ -112,9 +105,7 @@ func scheduledRetention(ctx context.Context, c temporalClient) (activities.Reten
 // retainReport is `ammonite retain --dry-run` for programs.
 type retainReport struct {
 	retention.Plan
-	Rules activities.RetentionRules `json:"rules"`
-	// Refusal says why a run would remove nothing unless it is forced.
-	Refusal string `json:"refusal,omitempty"`
+	Rules retention.Rules `json:"rules"`
 }
 
 func previewRetention(ctx context.Context, s surroundings, o retainOptions) error {
@@ -134,30 +125,16 @@ func previewRetention(ctx context.Context, s surroundings, o retainOptions) erro
 	if err != nil {
 		return unreachable(err)
 	}
-	plan, err := rules.Plan(list, candidates, s.now().UTC())
+	plan, err := activities.PlanRetention(rules, list, candidates, s.now().UTC())
 	if err != nil {
 		return err
 	}
-	rules = rules.WithDefaults()
-	r := retainReport{Plan: plan, Rules: rules, Refusal: plan.Refusal(rules.Share)}
+	r := retainReport{Plan: plan, Rules: rules.WithDefaults()}
 	r.Volumes = slices.DeleteFunc(r.Volumes, func(v retention.VolumePlan) bool { return !o.scope.matches(v.Claim) })
 	if o.output.structured() {
 		return o.output.write(s.stdout, r)
 	}
 	return r.write(s.stdout, s.stderr)
-}
-
-// listBackups lists all backups of the repository in the environment.
-func listBackups(ctx context.Context, s surroundings) ([]restic.Snapshot, error) {
-	repository, err := s.repository()
-	if err != nil {
-		return nil, err
-	}
-	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
-	if err != nil {
-		return nil, exit(exitUnreachable, err)
-	}
-	return list, nil
 }
 
 func (r retainReport) write(stdout, stderr io.Writer) error {

@@ -57,7 +57,7 @@ shop/data: the claim's annotation is passed over: "never" is not a retention pol
 		Refusal string
 		Rules   struct{ Policy string }
 	}
-	w.rules = activities.RetentionRules{Policy: retention.Policy{Last: 1}}
+	w.rules = retention.Rules{Policy: retention.Policy{Last: 1}}
 	out = w.execute(t, "retain", "shop", "--dry-run", "-o", "json")
 	require.Zero(t, out.code, out.stderr)
 	require.NoError(t, json.Unmarshal([]byte(out.stdout), &r))
@@ -70,11 +70,11 @@ shop/data: the claim's annotation is passed over: "never" is not a retention pol
 
 func TestRetainRuns(t *testing.T) {
 	w := retainWorld(&fakeRestic{})
-	w.rules = activities.RetentionRules{Policy: retention.Policy{Last: 1}}
+	w.rules = retention.Rules{Policy: retention.Policy{Last: 1}}
 	w.temporal.retained = workflows.RetainResult{Removed: 3, Plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 5}}}
 	out := w.execute(t, "retain", "--force")
 	require.Equal(t, told{stdout: "Removed 3 backups of 5; 2 stay. `restic prune` frees their space.\n"}, out)
-	require.Equal(t, activities.RetentionRules{Policy: retention.Policy{Last: 1}, Force: true}, w.temporal.rules)
+	require.Equal(t, retention.Rules{Policy: retention.Policy{Last: 1}, Force: true}, w.temporal.rules)
 	require.Equal(t, "retain", w.temporal.options.ID)
 
 	w.temporal.startErr = serviceerror.NewWorkflowExecutionAlreadyStarted("started", "", runID)

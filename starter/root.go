@@ -62,6 +62,17 @@ func parseScope(args []string) (scope, error) {
 	return scope{}, fmt.Errorf("%q is neither a namespace nor a claim. Write it as NAMESPACE or NAMESPACE/CLAIM, for example shop/data", args[0])
 }
 
+// scopeArgs reads the optional argument of a listing command into a scope.
+func scopeArgs(into *scope) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		err := cobra.MaximumNArgs(1)(nil, args)
+		if err == nil {
+			*into, err = parseScope(args)
+		}
+		return err
+	}
+}
+
 func (s scope) matches(c backup.Claim) bool {
 	return (s.namespace == "" || s.namespace == c.Namespace) && (s.claim == "" || s.claim == c.Name)
 }

@@ -50,13 +50,7 @@ Temporal namespace; older backups are shown by "ammonite snapshots".
 		Example: `  ammonite runs
   ammonite runs shop --all
   ammonite runs shop/data -o json | jq '.[0].progress.percent'`,
-		Args: func(_ *cobra.Command, args []string) error {
-			err := cobra.MaximumNArgs(1)(nil, args)
-			if err == nil {
-				o.scope, err = parseScope(args)
-			}
-			return err
-		},
+		Args: scopeArgs(&o.scope),
 		PreRunE: func(*cobra.Command, []string) error {
 			if o.limit < 1 {
 				return errors.New("--limit must be at least 1")

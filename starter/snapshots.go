@@ -39,13 +39,7 @@ host name. Where that could mean several claims, the host name is shown.
   ammonite snapshots shop/data
   ammonite snapshots shop -o json | jq -r '.[] | select(.partial | not) | .id'
   restic restore "$(ammonite snapshots shop/data -o json | jq -r '.[-1].id')" --target /mnt`,
-		Args: func(_ *cobra.Command, args []string) error {
-			err := cobra.MaximumNArgs(1)(nil, args)
-			if err == nil {
-				o.scope, err = parseScope(args)
-			}
-			return err
-		},
+		Args: scopeArgs(&o.scope),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runSnapshots(cmd.Context(), s, o)
 		},
@@ -64,6 +58,19 @@ func (s surroundings) repository() (restic.Repository, error) {
 		repository.Binary = binary
 	}
 	return repository, nil
+}
+
+// listBackups lists all backups of the repository in the environment.
+func listBackups(ctx context.Context, s surroundings) ([]restic.Snapshot, error) {
+	repository, err := s.repository()
+	if err != nil {
+		return nil, err
+	}
+	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
+	if err != nil {
+		return nil, exit(exitUnreachable, err)
+	}
+	return list, nil
 }
 
 func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {

@@ -43,13 +43,7 @@ volumes that are excluded or still in their grace make no difference.
   ammonite status --unprotected || mail -s "volumes without a backup" admin
   ammonite status --running --watch
   ammonite status -o json | jq -r '.volumes[] | select(.failures > 2) | .claim'`,
-		Args: func(_ *cobra.Command, args []string) error {
-			err := cobra.MaximumNArgs(1)(nil, args)
-			if err == nil {
-				o.scope, err = parseScope(args)
-			}
-			return err
-		},
+		Args:    scopeArgs(&o.scope),
 		PreRunE: func(*cobra.Command, []string) error { return o.filter.validate() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return classed(runStatus(cmd.Context(), s, o))

@@ -15,9 +15,8 @@ import (
 // its own, and tells its seed.
 const chaosVariable = "AMMONITE_CHAOS"
 
-// draw returns the faults that this run tries: of each so many in a row, which are
-// alike, one.
-func draw(t *testing.T, faults []fault, alike int) (drawn []fault) {
+// draw returns the faults that this run tries: one of each so many in a row.
+func draw(t *testing.T, faults []fault, row int) (drawn []fault) {
 	t.Helper()
 	chosen := os.Getenv(chaosVariable)
 	if chosen == "all" {
@@ -31,9 +30,9 @@ func draw(t *testing.T, faults []fault, alike int) (drawn []fault) {
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	for len(faults) > 0 {
-		row := faults[:min(alike, len(faults))]
-		drawn = append(drawn, row[random.IntN(len(row))])
-		faults = faults[len(row):]
+		n := min(row, len(faults))
+		drawn = append(drawn, faults[random.IntN(n)])
+		faults = faults[n:]
 	}
 	t.Logf("%d faults, drawn with %s=%d", len(drawn), chaosVariable, seed)
 	return drawn

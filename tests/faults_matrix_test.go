@@ -104,11 +104,11 @@ func (k faultKind) frozen() []fault {
 
 // eachKind tries the faults of each kind of volume: one of each so many in a row, or
 // all of them, see draw.
-func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fault, alike int) {
+func eachKind(t *testing.T, heartbeat time.Duration, faults func(faultKind) []fault, row int) {
 	for _, k := range faultKinds {
 		t.Run(string(k.kind), func(t *testing.T) {
 			t.Parallel()
-			tryAll(t, k, heartbeat, draw(t, faults(k), alike))
+			tryAll(t, k, heartbeat, draw(t, faults(k), row))
 		})
 	}
 }

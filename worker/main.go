@@ -70,7 +70,8 @@ func run(args []string, out io.Writer) error {
 // at once.
 func configuration() (settings config.Worker, repository restic.Repository, err error) {
 	settings, err = config.FromEnvironment()
-	if settings.Agent() || givenRepository() {
+	// A control worker can do without: then it keeps no repository small.
+	if settings.Agent() || restic.Given(os.Environ()) {
 		var wrong error
 		repository, wrong = restic.FromEnvironment(os.Environ())
 		err = errors.Join(err, wrong)
@@ -80,12 +81,6 @@ func configuration() (settings config.Worker, repository restic.Repository, err 
 		err = errors.Join(err, wrong)
 	}
 	return settings, repository, err
-}
-
-// givenRepository reports whether a control worker, which can do without, was given
-// a repository to keep small.
-func givenRepository() bool {
-	return os.Getenv("RESTIC_REPOSITORY") != "" || os.Getenv("RESTIC_REPOSITORY_FILE") != ""
 }
 
 func usage(out io.Writer) error {

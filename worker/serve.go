@@ -103,7 +103,9 @@ func serve(ctx context.Context, settings config.Worker, repository restic.Reposi
 		if err := p.applySchedules(ctx, namespace); err != nil {
 			return err
 		}
-		p.addControl()
+		if err := p.addControl(ctx); err != nil {
+			return err
+		}
 		if err := p.watch(ctx, namespace); err != nil {
 			return err
 		}
@@ -244,7 +246,7 @@ func (p *process) sweep(ctx context.Context) error {
 }
 
 // addControl makes the worker for workflows and API calls.
-func (p *process) addControl() {
+func (p *process) addControl(ctx context.Context) error {
 	p.health.require("kubernetes", p.kubernetes.Ready)
 	p.health.require("ceph", p.ceph.ready)
 
@@ -262,6 +264,11 @@ func (p *process) addControl() {
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
-	w.RegisterActivity(newUpkeep(p.kubernetes, p.repository, p.settings.CacheDir, p.log))
+	upkeep, err := newUpkeep(ctx, p.kubernetes, p.repository, p.settings.CacheDir, p.log)
+	if err != nil {
+		return err
+	}
+	w.RegisterActivity(upkeep)
 	p.workers = append(p.workers, []worker.Worker{w})
+	return nil
 }

@@ -23,16 +23,30 @@ const upkeepPatience = 20 * time.Second
 
 // newUpkeep makes what keeps the repository small. It says so when it is asked if
 // the worker was given none.
-func newUpkeep(claims *kube.Client, repository restic.Repository, cache string, log *zap.Logger) *activities.Upkeep {
+func newUpkeep(ctx context.Context, claims *kube.Client, repository restic.Repository, cache string, log *zap.Logger) (*activities.Upkeep, error) {
 	dir := filepath.Join(cache, "upkeep")
+	runs := filepath.Join(dir, "runs")
+	if err := removeRuns(ctx, runs); err != nil {
+		return nil, fmt.Errorf("removing what earlier upkeep left in %s: %w", runs, err)
+	}
 	u := &activities.Upkeep{Claims: claims, Run: command.Exec{}, Open: func(ctx context.Context, hostname string) (activities.Place, bool, error) {
-		return openUpkeep(ctx, filepath.Join(dir, hostname), hostname, log)
+		return openUpkeep(ctx, filepath.Join(runs, hostname), hostname, log)
 	}}
 	if len(repository.Env) > 0 {
 		repository.Cache = filepath.Join(dir, "cache")
 		u.Repository = repository
 	}
-	return u
+	return u, nil
+}
+
+// removeRuns ends the sandboxes that a killed worker left, and removes their
+// directories.
+func removeRuns(ctx context.Context, runs string) error {
+	left, err := filepath.Glob(filepath.Join(runs, "*"))
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	return errors.Join(sandbox.EndLeftover(ctx, runs), os.RemoveAll(runs))
 }
 
 // openUpkeep makes a sandbox of that host name. Where this worker may make none,

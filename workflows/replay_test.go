@@ -32,7 +32,9 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			require.NoError(t, replay(history, workflows.BackupVolume, workflows.Reconcile))
 		})
 	}
-	require.True(t, types[workflows.BackupVolumeName] && types[workflows.ReconcileName] && types[workflows.SweepName], "there is a history of each workflow")
+	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName} {
+		require.True(t, types[name], "there is a history of each workflow: %s", name)
+	}
 }
 
 // TestReplayNoticesAnotherOrderOfSteps shows that the test above bites: a
@@ -59,6 +61,7 @@ func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(backupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	replayer.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
+	replayer.RegisterWorkflowWithOptions(workflows.Retain, workflow.RegisterOptions{Name: workflows.RetainName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	return replayer.ReplayWorkflowHistory(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), history)
 }

@@ -4,6 +4,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 )
 
 const (
@@ -26,7 +27,7 @@ type RetainResult struct {
 
 // Retain removes the backups that no rule keeps, and keeps track of claims that are
 // gone. It changes nothing if more would go than may without a person's word.
-func Retain(ctx workflow.Context, in activities.RetentionRules) (result RetainResult, err error) {
+func Retain(ctx workflow.Context, in retention.Rules) (result RetainResult, err error) {
 	defer func() { err = asFailure(err, result) }()
 	if err := in.Validate(); err != nil {
 		return result, err

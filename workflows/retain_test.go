@@ -26,7 +26,7 @@ type shelf struct {
 	calls  []string
 }
 
-func (s *shelf) retain(t *testing.T, in activities.RetentionRules) (result workflows.RetainResult, err error) {
+func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.RetainResult, err error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
@@ -43,7 +43,7 @@ func (s *shelf) retain(t *testing.T, in activities.RetentionRules) (result workf
 			return s.plan.Remove, nil
 		},
 	} {
-		env.RegisterActivityWithOptions(func(_ context.Context, got activities.RetentionRules) (any, error) {
+		env.RegisterActivityWithOptions(func(_ context.Context, got retention.Rules) (any, error) {
 			require.Equal(t, in, got)
 			s.calls = append(s.calls, name)
 			return does()
@@ -59,7 +59,7 @@ func (s *shelf) retain(t *testing.T, in activities.RetentionRules) (result workf
 
 func TestRetainRemovesWhatNoRuleKeeps(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9, Remove: 4}, Marks: 2}, locked: 9}
-	result, err := s.retain(t, activities.RetentionRules{Policy: retention.Policy{Daily: 7}})
+	result, err := s.retain(t, retention.Rules{Policy: retention.Policy{Daily: 7}})
 	require.NoError(t, err, "%d calls", len(s.calls))
 	require.Equal(t, workflows.RetainResult{Plan: s.plan, Marked: 2, Removed: 4}, result)
 	require.Len(t, s.calls, 12, "it waits for a repository that is locked")
@@ -67,20 +67,20 @@ func TestRetainRemovesWhatNoRuleKeeps(t *testing.T) {
 
 func TestRetainDoesNothingWhereNothingIsToBeDone(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9}}}
-	_, err := s.retain(t, activities.RetentionRules{})
+	_, err := s.retain(t, retention.Rules{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"PlanRetention"}, s.calls)
 }
 
 func TestRetainIsRefused(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9, Remove: 8}, Marks: 1, Refusal: "so much"}}
-	_, err := s.retain(t, activities.RetentionRules{})
+	_, err := s.retain(t, retention.Rules{})
 	require.Equal(t, backup.RetentionRefused, activities.ClassOf(err))
 	require.ErrorContains(t, err, "nothing was removed: so much. `ammonite retain --dry-run`")
 	require.Equal(t, []string{"PlanRetention"}, s.calls)
-	_, err = s.retain(t, activities.RetentionRules{Force: true})
+	_, err = s.retain(t, retention.Rules{Force: true})
 	require.NoError(t, err)
 
-	_, err = (&shelf{}).retain(t, activities.RetentionRules{Share: 7})
+	_, err = (&shelf{}).retain(t, retention.Rules{Share: 7})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(err))
 }

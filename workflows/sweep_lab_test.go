@@ -6,25 +6,21 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/kube"
+	"github.com/ammonite-backup/ammonite/internal/kube/kubetest"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -51,64 +47,28 @@ const lasts = 10 * time.Minute
 func newTenancy(t *testing.T, policy selection.Policy) *tenancy {
 	t.Helper()
 	t.Parallel()
-	path := os.Getenv("KUBECONFIG")
-	require.NotEmpty(t, path, "KUBECONFIG must name the lab's kubeconfig file")
+	path := kubetest.Config(t)
 	client, err := kube.Connect(path, backup.DefaultAnnotationPrefix)
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", path)
 	require.NoError(t, err)
 	api, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
-	c := &tenancy{
-		client: client, api: api, namespace: "sweep-test-" + uuid.NewString()[:8], policy: policy,
+	return &tenancy{
+		client: client, api: api, namespace: kubetest.Namespace(t, api, "sweep-test-"), policy: policy,
 		fails: map[string]int{}, began: map[string][]int{},
 	}
-	_, err = api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.namespace}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, api.CoreV1().Namespaces().Delete(context.Background(), c.namespace, metav1.DeleteOptions{}))
-	})
-	return c
 }
 
-// claim makes a claim bound to a volume of ceph-csi's shape, with annotations below
-// the prefix.
+// claim makes a claim bound to a volume, with annotations below the prefix.
 func (c *tenancy) claim(t *testing.T, name string, annotations selection.Annotations) {
 	t.Helper()
-	class, pv := "", c.namespace+"-"+name
-	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
-	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 	prefixed := map[string]string{}
 	for key, value := range annotations {
 		prefixed[backup.DefaultAnnotationPrefix+key] = value
 	}
-	pvc, err := c.api.CoreV1().PersistentVolumeClaims(c.namespace).Create(t.Context(), &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: prefixed},
-		Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes, StorageClassName: &class, VolumeName: pv,
-			Resources: corev1.VolumeResourceRequirements{Requests: size}},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	_, err = c.api.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: pv},
-		Spec: corev1.PersistentVolumeSpec{
-			AccessModes: modes, Capacity: size, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-			ClaimRef: &corev1.ObjectReference{Namespace: c.namespace, Name: name, UID: pvc.UID},
-			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: "rbd.csi.ceph.com", VolumeHandle: pv,
-				VolumeAttributes: map[string]string{"clusterID": "c", "pool": "rbd", "imageName": "csi-vol-1"},
-			}},
-		},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, c.api.CoreV1().PersistentVolumes().Delete(context.Background(), pv, metav1.DeleteOptions{}))
-	})
-	require.Eventually(t, func() bool {
-		_, err := c.client.Volume(t.Context(), backup.Claim{Namespace: c.namespace, Name: name})
-		return err == nil
-	}, time.Minute, 100*time.Millisecond, "the lab's controller binds them")
 	// Of claims made within different seconds, the youngest decides.
-	c.zero = pvc.CreationTimestamp.Time
+	c.zero = kubetest.Bound(t, c.api, c.namespace, name, prefixed).CreationTimestamp.Time
 }
 
 // sweep sweeps every hour, from one to another after the claims were made, as the

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/kube/kubetest"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,62 +42,21 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	t.Parallel()
-	path := os.Getenv("KUBECONFIG")
-	require.NotEmpty(t, path, "KUBECONFIG must name the lab's kubeconfig file")
-	c, err := Connect(path, prefix)
+	c, err := Connect(kubetest.Config(t), prefix)
 	require.NoError(t, err)
-	s := &site{Client: c, namespace: "kube-test-" + uuid.NewString()[:8]}
-	_, err = c.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		err := c.api.CoreV1().Namespaces().Delete(context.Background(), s.namespace, metav1.DeleteOptions{})
-		// A test may have deleted it.
-		require.True(t, err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err), "%v", err)
-	})
-	return s
+	return &site{Client: c, namespace: kubetest.Namespace(t, c.api, "kube-test-")}
 }
 
 func (s *site) claims() corev1client.PersistentVolumeClaimInterface {
 	return s.api.CoreV1().PersistentVolumeClaims(s.namespace)
 }
 
-// volume makes a claim bound to a PersistentVolume of ceph-csi's shape, as the
-// provisioner and the controller would.
+// volume makes a claim bound to a PersistentVolume of ceph-csi's shape.
 func (s *site) volume(t *testing.T, claim string) backup.Volume {
 	t.Helper()
-	class := ""
-	name := "pvc-" + uuid.NewString()
-	size := corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}
-	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
-	pvc, err := s.claims().Create(t.Context(), &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: claim},
-		Spec: corev1.PersistentVolumeClaimSpec{AccessModes: modes, StorageClassName: &class, VolumeName: name,
-			Resources: corev1.VolumeResourceRequirements{Requests: size}},
-	}, metav1.CreateOptions{})
+	kubetest.Bound(t, s.api, s.namespace, claim, nil)
+	v, err := s.Volume(t.Context(), backup.Claim{Namespace: s.namespace, Name: claim})
 	require.NoError(t, err)
-	_, err = s.api.CoreV1().PersistentVolumes().Create(t.Context(), &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: corev1.PersistentVolumeSpec{
-			AccessModes: modes, Capacity: size, PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
-			ClaimRef: &corev1.ObjectReference{Namespace: s.namespace, Name: claim, UID: pvc.UID},
-			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: "rbd.csi.ceph.com", VolumeHandle: name,
-				VolumeAttributes: map[string]string{"clusterID": "c", "pool": "rbd", "imageName": "csi-vol-1"},
-			}},
-		},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		err := s.api.CoreV1().PersistentVolumes().Delete(context.Background(), name, metav1.DeleteOptions{})
-		require.True(t, err == nil || apierrors.IsNotFound(err), "%v", err)
-	})
-	// The lab's controller binds them.
-	var v backup.Volume
-	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		var err error
-		v, err = s.Volume(t.Context(), backup.Claim{Namespace: s.namespace, Name: claim})
-		assert.NoError(c, err)
-	}, time.Minute, 100*time.Millisecond)
 	return v
 }
 

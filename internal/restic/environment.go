@@ -24,6 +24,12 @@ var (
 		"ACCOUNT_KEY", "ACCOUNT_SAS", "ST_KEY", "_TOKEN"}
 )
 
+// Where the repository is: its address, or a file that holds it.
+const (
+	repositoryVariable     = "RESTIC_REPOSITORY"
+	repositoryFileVariable = "RESTIC_REPOSITORY_FILE"
+)
+
 // shortestSecret is the length in bytes from which a secret is blotted out. A
 // shorter one protects nothing, and blotting it out would spoil every message.
 const shortestSecret = 4
@@ -62,6 +68,14 @@ func FromEnvironment(environ []string) (Repository, error) {
 	return r, nil
 }
 
+// Given reports whether environ says where a repository is.
+func Given(environ []string) bool {
+	return slices.ContainsFunc(environ, func(kv string) bool {
+		key, value, _ := strings.Cut(kv, "=")
+		return value != "" && (key == repositoryVariable || key == repositoryFileVariable)
+	})
+}
+
 func isUnderstood(key string) bool {
 	return slices.Contains(alsoUnderstood, key) ||
 		slices.ContainsFunc(understood, func(p string) bool { return strings.HasPrefix(key, p) })
@@ -69,7 +83,7 @@ func isUnderstood(key string) bool {
 
 // address is where the repository is.
 func address(values map[string]string) (string, error) {
-	given, file := values["RESTIC_REPOSITORY"], values["RESTIC_REPOSITORY_FILE"]
+	given, file := values[repositoryVariable], values[repositoryFileVariable]
 	switch {
 	case given != "" && file != "":
 		return "", refuse("RESTIC_REPOSITORY and RESTIC_REPOSITORY_FILE are both set", "Unset one of them.", nil)

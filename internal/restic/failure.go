@@ -135,9 +135,9 @@ var (
 		`network is unreachable|connection reset|TLS handshake|certificate|server misbehaving`)
 )
 
-// refusedRemoval is how restic tells of a storage in which its account may only add,
-// such as rest-server --append-only, or S3 without s3:DeleteObject.
-var refusedRemoval = regexp.MustCompile(`(?i)(^Remove\(|unable to (remove|modify)).*(HTTP response \(403\)|access ?denied|forbidden)`)
+// refusedRemoval is how restic tells of a storage that does not let its account remove
+// backups, such as rest-server --append-only. What it says of locks is another matter.
+var refusedRemoval = regexp.MustCompile(`(?i)^(Remove\(<snapshot/|unable to (remove|modify) .*snapshot).*(HTTP response \(403\)|access ?denied|forbidden)`)
 
 // ErrAppendOnly is wrapped by errors about backups that the account may not remove.
 var ErrAppendOnly = errors.New("the storage refuses to remove")

@@ -3,6 +3,7 @@ package restic_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,6 +177,40 @@ func TestProgressIsPassedOn(t *testing.T) {
 		{Step: "Restic", Percent: 50, BytesDone: 4000, BytesTotal: 8000, FilesDone: 4, FilesTotal: 8, ETASeconds: 3},
 		{Step: "Restic", Percent: 100, BytesDone: 8080, BytesTotal: 8000, FilesDone: 8, FilesTotal: 8},
 	}, seen)
+}
+
+// TestAppendOnlyStorage has what restic says to a REST server that lets it add alone.
+func TestAppendOnlyStorage(t *testing.T) {
+	const id = "b7280219685fc5592b9accb42b8f180bd7465cf913181b8dac7fa59ab66ae0e0"
+	forbidden := "Remove(<snapshot/b728021968>) failed: unexpected HTTP response (403): 403 Forbidden\n"
+	for name, test := range map[string]struct {
+		recording recording
+		do        func(p *player) error
+		refused   bool
+	}{
+		"forget": {
+			recording{code: 3, stderr: forbidden + "unable to remove snapshot/" + id + " from the repository\n" +
+				`{"message_type":"exit_error","code":3,"message":"failed to remove one or more snapshots"}` + "\n"},
+			func(p *player) error { return restic.Repository{}.Forget(t.Context(), p, id) }, true,
+		},
+		// restic calls that a success.
+		"tag": {
+			recording{stderr: forbidden + `unable to modify the tags for snapshot ID "` + id + `", ignoring: unexpected HTTP response (403): 403 Forbidden` + "\n"},
+			func(p *player) error {
+				return restic.Repository{}.Tag(t.Context(), p, []string{id}, []string{"hold"}, nil)
+			}, true,
+		},
+		"a lock": {
+			recording{code: 1, stderr: "Remove(<lock/b728021968>) failed: unexpected HTTP response (403): 403 Forbidden\n" +
+				`{"message_type":"exit_error","code":1,"message":"Fatal: connection reset by peer"}` + "\n"},
+			func(p *player) error { return restic.Repository{}.Forget(t.Context(), p, id) }, false,
+		},
+	} {
+		err := test.do(&player{recordings: []recording{test.recording}})
+		require.Error(t, err, name)
+		require.Equal(t, test.refused, errors.Is(err, restic.ErrAppendOnly), "%s: %v", name, err)
+		require.Equal(t, test.refused, backup.ClassOf(err) == backup.RepositoryAuth, "%s: %v", name, err)
+	}
 }
 
 func TestFailuresAreClassedAndSayWhatToDo(t *testing.T) {

@@ -77,11 +77,10 @@ func (b Backup) doubt(now time.Time) string {
 }
 
 // Decide returns a verdict about each backup of a volume, the newest first. What
-// another backup replaces goes. The rules
-// of the policy only see good backups whose time can be believed: partial ones are
-// kept until a later good one is there, and what is in doubt is kept and displaces
-// nothing. While the claim exists, and for a time afterwards, the last good backup
-// stays whatever the policy says.
+// another backup replaces goes. The rules of the policy only see good backups whose
+// time can be believed: partial ones are kept until a later good one is there, and
+// what is in doubt is kept and displaces nothing. While the claim exists, and for a
+// time afterwards, the last good backup stays whatever the policy says.
 func Decide(v Volume, o Options) []Verdict {
 	verdicts := make([]Verdict, len(v.Backups))
 	for i, b := range v.Backups {

@@ -284,10 +284,3 @@ func TestRefusal(t *testing.T) {
 	require.Empty(t, tally(1, 10, 0, 1000).Refusal(0.25), "the young ones go in bulk every day")
 	require.Empty(t, Tally{}.Refusal(0.25))
 }
-
-func TestDefaultPolicyIsWritten(t *testing.T) {
-	p, err := ParsePolicy("14d,8w,12m")
-	require.NoError(t, err)
-	require.Equal(t, Default, p)
-	require.Equal(t, 90*24*time.Hour, DefaultMissingFor.Std())
-}

@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// DefaultShare is the usual part of all backups that may be removed at once.
-const DefaultShare = 0.25
-
 // settled is how old a backup is that counts for Refusal: of a volume with a backup
 // every hour, yesterday's go in bulk every day.
 const settled = 48 * time.Hour

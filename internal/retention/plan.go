@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -54,11 +55,19 @@ type Plan struct {
 	// of which that was not known.
 	Missing      int `json:"missing"`
 	NewlyMissing int `json:"newlyMissing"`
+	// Refusal says why a person should look before the plan is carried out; empty if
+	// there is no reason.
+	Refusal string `json:"refusal,omitempty"`
 }
 
-// NewPlan decides about all backups. claims are all that there are in the cluster;
-// configured is the policy for those that have none of their own.
-func NewPlan(stored []Stored, claims []Claim, configured Policy, o Options) Plan {
+// NewPlan decides about all backups for the given time. claims are all that there are
+// in the cluster. It returns an InvalidInput failure for rules that make no sense.
+func NewPlan(stored []Stored, claims []Claim, rules Rules, now time.Time) (Plan, error) {
+	rules = rules.WithDefaults()
+	o, err := rules.options(now)
+	if err != nil {
+		return Plan{}, err
+	}
 	present := make(map[string]*Claim, len(claims))
 	for i := range claims {
 		present[claims[i].Claim.String()] = &claims[i]
@@ -67,14 +76,14 @@ func NewPlan(stored []Stored, claims []Claim, configured Policy, o Options) Plan
 	for _, s := range stored {
 		volumes[s.Host] = append(volumes[s.Host], s)
 	}
-	plan := Plan{At: o.Now}
+	plan := Plan{At: now}
 	for host, backups := range volumes {
-		v, ours := planVolume(host, backups, present, configured, o)
+		v, ours := planVolume(host, backups, present, rules.Policy, o)
 		if !ours {
 			continue
 		}
 		plan.Volumes = append(plan.Volumes, v)
-		plan.Tally.Add(v.Verdicts, o.Now)
+		plan.Tally.Add(v.Verdicts, now)
 		if !v.Missing.IsZero() {
 			plan.Missing++
 		}
@@ -85,7 +94,8 @@ func NewPlan(stored []Stored, claims []Claim, configured Policy, o Options) Plan
 	slices.SortFunc(plan.Volumes, func(a, b VolumePlan) int {
 		return cmp.Or(cmp.Compare(a.Claim.String(), b.Claim.String()), cmp.Compare(a.Host, b.Host))
 	})
-	return plan
+	plan.Refusal = plan.refusal(rules.Share)
+	return plan, nil
 }
 
 // planVolume returns false for backups that are not of a volume.
@@ -178,7 +188,7 @@ func MissingTag(since time.Time) string {
 
 // holds reports whether a claim's annotation protects all of its backups.
 func holds(onClaim map[string]string) bool {
-	switch onClaim[backup.AnnotationHold] {
+	switch strings.ToLower(onClaim[backup.AnnotationHold]) {
 	case "", "no", "false", "0":
 		return false
 	}
@@ -200,10 +210,9 @@ func (p Plan) Remove() (ids []string) {
 // fewMissing is how many claims may be gone at once without anybody being asked.
 const fewMissing = 10
 
-// Refusal says why a person should look before the plan is carried out; empty if
-// there is no reason. share is the part of what there is that may go at once, see
-// Tally.Refusal; the same holds for claims.
-func (p Plan) Refusal(share float64) string {
+// refusal goes by the part of what there is that may go at once, see Tally.Refusal; the
+// same holds for claims.
+func (p Plan) refusal(share float64) string {
 	if p.NewlyMissing > fewMissing && float64(p.NewlyMissing) > share*float64(len(p.Volumes)) {
 		return fmt.Sprintf("the claims of %d of %d volumes are gone at once, more than %g %%", p.NewlyMissing, len(p.Volumes), 100*share)
 	}

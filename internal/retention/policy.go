@@ -24,9 +24,6 @@ type Policy struct {
 	All bool
 }
 
-// Default is the policy where nobody has set one.
-var Default = Policy{Daily: 14, Weekly: 8, Monthly: 12}
-
 // mostKept is the largest number of a rule: larger ones are slips of the pen, and All
 // says it better.
 const mostKept = 10_000

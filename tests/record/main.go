@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
@@ -76,7 +77,7 @@ func record(ctx context.Context, labDir, worker, out string) (err error) {
 		return err
 	}
 	for _, scene := range []func(context.Context) error{
-		r.success, r.disk, r.subvolume, r.sweep, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
+		r.success, r.disk, r.subvolume, r.sweep, r.retention, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
 	} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -125,6 +126,30 @@ func (r *recorder) subvolume(ctx context.Context) error {
 		return err
 	}
 	return r.finished(ctx, "backup-subvolume", v.Claim)
+}
+
+// retention keeps the newest backup of the year alone, and so removes the first of two.
+func (r *recorder) retention(ctx context.Context) error {
+	again, err := r.start(ctx)
+	if err != nil {
+		return err
+	}
+	if err := again.Get(ctx, nil); err != nil {
+		return err
+	}
+	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: workflows.RetainID, TaskQueue: backup.ControlQueue},
+		workflows.RetainName, retention.Rules{Policy: retention.Policy{Yearly: 1}, Force: true})
+	if err != nil {
+		return err
+	}
+	var result workflows.RetainResult
+	if err := run.Get(ctx, &result); err != nil {
+		return err
+	}
+	if result.Removed == 0 {
+		return errors.New("retention removed nothing")
+	}
+	return r.write(ctx, "retain", run.GetID(), run.GetRunID())
 }
 
 // finished records a backup that nothing disturbs.
