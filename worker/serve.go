@@ -255,10 +255,7 @@ func (p *process) addControl(ctx context.Context) error {
 		WorkerStopTimeout:            teardownAllowance,
 		Interceptors:                 interceptors(),
 	})
-	w.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
-	w.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
-	w.RegisterWorkflowWithOptions(workflows.Retain, workflow.RegisterOptions{Name: workflows.RetainName})
-	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
+	registerWorkflows(w)
 	w.RegisterActivityWithOptions(&activities.Control{
 		Claims: p.kubernetes, Ceph: p.ceph.find, Runs: workflowRuns{p.temporal},
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
@@ -271,4 +268,16 @@ func (p *process) addControl(ctx context.Context) error {
 	w.RegisterActivity(upkeep)
 	p.workers = append(p.workers, []worker.Worker{w})
 	return nil
+}
+
+// registerWorkflows registers every workflow under its type's name.
+func registerWorkflows(w worker.WorkflowRegistry) {
+	for name, f := range map[string]any{
+		workflows.BackupVolumeName: workflows.BackupVolume,
+		workflows.SweepName:        workflows.Sweep,
+		workflows.RetainName:       workflows.Retain,
+		workflows.ReconcileName:    workflows.Reconcile,
+	} {
+		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
+	}
 }

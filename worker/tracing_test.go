@@ -16,11 +16,8 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/interceptor"
 	sdkworker "go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 	"go.uber.org/zap"
 	logged "go.uber.org/zap/zaptest/observer"
-
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // tracingVariables are those that decide about tracing.
@@ -133,9 +130,7 @@ func TestTracingIsNoPartOfHistory(t *testing.T) {
 	require.NoError(t, err)
 	replayer, err := sdkworker.NewWorkflowReplayerWithOptions(sdkworker.WorkflowReplayerOptions{Interceptors: []interceptor.WorkerInterceptor{recorder}})
 	require.NoError(t, err)
-	replayer.RegisterWorkflowWithOptions(workflows.BackupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
-	replayer.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
-	replayer.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
+	registerWorkflows(replayer)
 	for _, path := range recorded {
 		require.NoError(t, replayer.ReplayWorkflowHistory(temporalLogger(zap.NewNop()), history(t, path)), path)
 	}
