@@ -22,9 +22,11 @@ const (
 	EventCancelled EventReason = "BackupCancelled"
 	// EventRefused answers a request for a backup that cannot be made.
 	EventRefused EventReason = "BackupRefused"
+	// EventDamaged tells that the repository no longer holds all of a backup.
+	EventDamaged EventReason = "BackupDamaged"
 )
 
 // Warning reports whether somebody should look.
 func (r EventReason) Warning() bool {
-	return r == EventPartial || r == EventFailed || r == EventRefused
+	return r == EventPartial || r == EventFailed || r == EventRefused || r == EventDamaged
 }

@@ -36,6 +36,8 @@ const (
 	// RetentionRefused means that more backups would be removed than may be without
 	// a person's word.
 	RetentionRefused Class = "RetentionRefused"
+	// RepositoryDamaged means that a check found what backups need damaged or missing.
+	RepositoryDamaged Class = "RepositoryDamaged"
 	// NodeBusy means that the node has no free slot.
 	NodeBusy Class = "NodeBusy"
 	// NotReadyYet means that something is still being made, or still in use.

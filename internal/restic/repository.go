@@ -52,19 +52,16 @@ func (r Repository) Ensure(ctx context.Context, run command.Runner) error {
 	return err
 }
 
-// RemoveOwnStaleLock removes the locks of killed restic processes. restic takes
-// a lock for stale when its process is gone from the host of the same name, or
-// when it was not refreshed for half an hour. So this may only run where the
-// host name belongs to this process ID space alone: in the sandbox that the
-// killed restic ran in.
-func (r Repository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
-	_, err := r.run(ctx, run, r.command("unlock"))
-	return err
+// command is a restic command whose output is JSON, where it has such.
+func (r Repository) command(name string, args ...string) command.Command {
+	c := r.plain(name, args...)
+	c.Args = slices.Insert(c.Args, 1, "--json")
+	return c
 }
 
-// command is a restic command with everything that all commands share.
-func (r Repository) command(name string, args ...string) command.Command {
-	argv := []string{name, "--json"}
+// plain is a restic command with everything that all commands share.
+func (r Repository) plain(name string, args ...string) command.Command {
+	argv := []string{name}
 	if r.Cache == "" {
 		argv = append(argv, "--no-cache")
 	} else {

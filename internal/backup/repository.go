@@ -1,0 +1,69 @@
+package backup
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Subset is a part of all data: part number Part, from 1, of Of parts.
+type Subset struct {
+	Part int `json:"part"`
+	Of   int `json:"of"`
+}
+
+// mostParts is restic's limit: it goes by the first byte of a pack's ID.
+const mostParts = 256
+
+// Validate returns an InvalidInput failure unless there is such a part.
+func (s Subset) Validate() error {
+	if s.Of < 1 || s.Of > mostParts || s.Part < 1 || s.Part > s.Of {
+		return Fail(InvalidInput, fmt.Sprintf("there is no part %d of %d", s.Part, s.Of),
+			fmt.Sprintf("Read all data in 1 to %d parts.", mostParts), nil)
+	}
+	return nil
+}
+
+func (s Subset) String() string { return fmt.Sprintf("%d/%d", s.Part, s.Of) }
+
+// Damage is what is wrong with a repository.
+type Damage struct {
+	// Packs are the IDs of files that are damaged or missing, Trees the first eight
+	// digits of those of directories that cannot be read.
+	Packs []string `json:"packs,omitempty"`
+	Trees []string `json:"trees,omitempty"`
+	// Index says that the index cannot be read: then nothing else is known.
+	Index bool `json:"index,omitempty"`
+	// Said is the beginning of what restic says about it.
+	Said []string `json:"said,omitempty"`
+}
+
+// None reports whether nothing is wrong.
+func (d Damage) None() bool {
+	return len(d.Packs) == 0 && len(d.Trees) == 0 && !d.Index && len(d.Said) == 0
+}
+
+// And returns what of the damage a second look saw too. A check takes no lock, so a
+// backup or a prune meanwhile can make it see what is not there.
+func (d Damage) And(again Damage) Damage {
+	both := func(a, b []string) []string {
+		return slices.DeleteFunc(slices.Clone(a), func(id string) bool { return !slices.Contains(b, id) })
+	}
+	if again.None() {
+		return Damage{}
+	}
+	named := len(d.Packs)+len(d.Trees) > 0 && len(again.Packs)+len(again.Trees) > 0
+	agreed := Damage{Packs: both(d.Packs, again.Packs), Trees: both(d.Trees, again.Trees), Index: d.Index && again.Index}
+	if named && agreed.None() {
+		return Damage{}
+	}
+	agreed.Said = again.Said
+	return agreed
+}
+
+// Lock is a lock on the repository.
+type Lock struct {
+	// ID changes every five minutes for as long as its holder lives.
+	ID string `json:"id"`
+	// Host is the host name of its holder.
+	Host string `json:"host"`
+}
