@@ -34,6 +34,7 @@ var handlings = map[backup.Class]handling{
 	backup.BackupPartial:     {final: true},
 	backup.GaveUp:            {final: true},
 	backup.RetentionRefused:  {final: true},
+	backup.RepositoryDamaged: {final: true},
 	// Final for the step alone: the workflow starts the volume over.
 	backup.LeaseLost:    {final: true, benign: true},
 	backup.NodeDraining: {final: true, benign: true},

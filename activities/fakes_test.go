@@ -38,6 +38,7 @@ type agent struct {
 	stream     *fakeStream
 	// stopping is closed when the agent stops.
 	stopping chan struct{}
+	queue    fakeQueue
 	// forsaken are the leases that Temporal cancelled.
 	forsaken []Leftover
 }
@@ -55,7 +56,7 @@ func newAgent(t *testing.T, slots int) *agent {
 		func(_ context.Context, l Leftover) error {
 			a.forsaken = append(a.forsaken, l)
 			return nil
-		})
+		}, &a.queue)
 	return a
 }
 
@@ -87,7 +88,7 @@ type call struct {
 	beats func(backup.Progress)
 }
 
-func (c call) run(t *testing.T, does, in any) (converter.EncodedValue, error) {
+func (c call) run(t *testing.T, does any, in ...any) (converter.EncodedValue, error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
@@ -110,7 +111,7 @@ func (c call) run(t *testing.T, does, in any) (converter.EncodedValue, error) {
 		})
 	}
 	env.RegisterActivity(does)
-	return env.ExecuteActivity(does, in)
+	return env.ExecuteActivity(does, in...)
 }
 
 // pass lets time pass, which in synctest's bubble is at once.
@@ -251,6 +252,11 @@ type fakeRepository struct {
 	streamed []uint64
 	// asked is the last request.
 	asked restic.Request
+	// found is what each check finds, the last one again and again.
+	found []backup.Damage
+	// touched are the backups that it touches.
+	touched []string
+	locks   []backup.Lock
 }
 
 type fakeBackup struct {
@@ -361,5 +367,18 @@ func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, ids ...stri
 		return backup.Fail(backup.RepositoryLocked, "another restic works on the repository", "", nil)
 	}
 	r.backups = slices.DeleteFunc(r.backups, func(b fakeBackup) bool { return slices.Contains(ids, b.ID) })
+	return nil
+}
+
+// fakeQueue is what backups take turns with.
+type fakeQueue struct {
+	exclusive bool
+	unlocked  int
+}
+
+func (q *fakeQueue) Exclusive(context.Context) bool { return q.exclusive }
+
+func (q *fakeQueue) Unlock(context.Context) error {
+	q.unlocked++
 	return nil
 }

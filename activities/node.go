@@ -54,6 +54,16 @@ type Node struct {
 	repository repository
 	openPlace  func(ctx context.Context, dir, hostname string) (Place, error)
 	reconcile  func(ctx context.Context, l Leftover) error
+	queue      Queue
+}
+
+// Queue is how backups take turns with work that needs the repository for itself.
+type Queue interface {
+	// Exclusive reports whether such work is under way, or waits for the backups that
+	// are.
+	Exclusive(ctx context.Context) bool
+	// Unlock has locks removed whose holders are gone. It does not wait for that.
+	Unlock(ctx context.Context) error
 }
 
 // Access is how a node reads the volumes of one Ceph cluster.
@@ -97,10 +107,10 @@ type Streamer interface {
 // VolumeUnsupported failure. open makes the place for a lease; see sandbox.Start.
 // reconcile has the leftover of a run removed from Ceph if the run has ended.
 func NewNode(s Settings, temporal signaler, access func(clusterID string) (Access, error), repository repository,
-	open func(ctx context.Context, dir, hostname string) (Place, error), reconcile func(ctx context.Context, l Leftover) error) *Node {
+	open func(ctx context.Context, dir, hostname string) (Place, error), reconcile func(ctx context.Context, l Leftover) error, queue Queue) *Node {
 	return &Node{
 		settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repository: repository,
-		openPlace: open, reconcile: reconcile,
+		openPlace: open, reconcile: reconcile, queue: queue,
 	}
 }
 

@@ -42,6 +42,9 @@ func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) 
 	}
 	ctx, leave := h.enter(ctx)
 	defer leave()
+	if n.queue.Exclusive(ctx) {
+		return backup.Stored{}, toFailure(errNotYourTurn)
+	}
 	track := newTracker(ctx, "Restic")
 	ctx, stopWatching := n.watch(ctx, track)
 	defer stopWatching()
@@ -50,11 +53,22 @@ func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) 
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
+	if backup.ClassOf(err) == backup.RepositoryLocked {
+		// Whoever holds the lock may be gone.
+		if err := n.queue.Unlock(ctx); err != nil {
+			activity.GetLogger(ctx).Warn("could not have the repository's locks looked at", "error", err)
+		}
+	}
 	if err != nil && !handlings[backup.ClassOf(err)].final && !cancelled(err) {
 		err = track.failed(ctx, err, n.settings.Patience)
 	}
 	return stored, toFailure(err, stored)
 }
+
+// errNotYourTurn sends a backup to the end of the queue. It does not count as a failure
+// that has gone on for too long: the other work is bounded itself.
+var errNotYourTurn = backup.Fail(backup.RepositoryLocked, "work that needs the repository for itself, such as a prune, has its turn",
+	"The backup goes on by itself afterwards.", nil)
 
 // watch heartbeats, tells the workflow the news, and ends the context when
 // restic stalls: a volume may take as long as it needs, but not stand still.

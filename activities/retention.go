@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/restic"
@@ -32,29 +30,6 @@ func PlanRetention(rules retention.Rules, list []restic.Snapshot, candidates []s
 		claims = append(claims, retention.Claim{Claim: c.Claim, OnClaim: c.OnClaim, OnNamespace: c.OnNamespace})
 	}
 	return retention.NewPlan(stored, claims, rules, now)
-}
-
-// upkept is what upkeep needs of a repository.
-type upkept interface {
-	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
-	Forget(ctx context.Context, run command.Runner, ids ...string) error
-	Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error
-	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
-}
-
-// Upkeep holds the activities that keep a repository small. They run on the control
-// side, whose credentials may remove what those of the nodes need not.
-type Upkeep struct {
-	Claims interface {
-		Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
-	}
-	// Repository is nil on a worker that was given none.
-	Repository upkept
-	// Run runs what only reads.
-	Run command.Runner
-	// Open makes the place in which restic works alone on the repository, and says
-	// whether the host name in it is the given one: restic writes it into its locks.
-	Open func(ctx context.Context, hostname string) (place Place, named bool, err error)
 }
 
 // RetentionPlan holds the numbers of a retention.Plan, without the backups.
@@ -95,10 +70,6 @@ func (u *Upkeep) PlanRetention(ctx context.Context, rules retention.Rules) (Rete
 	return p, nil
 }
 
-// errNoRepository is what a worker without a repository says.
-var errNoRepository = backup.Fail(backup.InvalidInput, "this control worker was given no repository",
-	"Set RESTIC_REPOSITORY and RESTIC_PASSWORD_FILE on the control workers, with credentials that may remove backups; or disable the schedule.", nil)
-
 func (u *Upkeep) plan(ctx context.Context, rules retention.Rules) (retention.Plan, error) {
 	if u.Repository == nil {
 		return retention.Plan{}, errNoRepository
@@ -132,37 +103,13 @@ func (u *Upkeep) MarkMissing(ctx context.Context, rules retention.Rules) (int, e
 		unmark, marks = append(unmark, v.Unmark...), append(marks, v.Marks...)
 	}
 	slices.Sort(marks)
-	err = u.alone(ctx, func(place command.Runner) error {
+	err = u.inPlace(ctx, func(place command.Runner) error {
 		if err := u.Repository.Tag(ctx, place, mark, []string{retention.MissingTag(plan.At)}, nil); err != nil {
 			return err
 		}
 		return u.Repository.Tag(ctx, place, unmark, nil, slices.Compact(marks))
 	})
 	return len(mark) + len(unmark), toFailure(err)
-}
-
-// alone does what needs the repository for itself. The place ends with this worker,
-// and so does restic in it: what a repeat finds locked by the run's host name, nobody
-// holds any more.
-func (u *Upkeep) alone(ctx context.Context, do func(place command.Runner) error) error {
-	info := activity.GetInfo(ctx)
-	place, named, err := u.Open(ctx, info.WorkflowExecution.RunID)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
-		defer cancel()
-		if err := place.Close(ctx); err != nil {
-			activity.GetLogger(ctx).Error("could not end the place of work on the repository", "error", err)
-		}
-	}()
-	if named && info.Attempt > 1 {
-		if err := u.Repository.RemoveOwnStaleLock(ctx, freshProcessIDs{place}); err != nil {
-			return err
-		}
-	}
-	return do(place)
 }
 
 // permitted is the plan, if it may be carried out.
@@ -193,7 +140,7 @@ func (u *Upkeep) ForgetBackups(ctx context.Context, rules retention.Rules) (int,
 		return 0, toFailure(err)
 	}
 	ids := plan.Remove()
-	err = u.alone(ctx, func(place command.Runner) error { return u.Repository.Forget(ctx, place, ids...) })
+	err = u.inPlace(ctx, func(place command.Runner) error { return u.Repository.Forget(ctx, place, ids...) })
 	if err != nil {
 		return 0, toFailure(err)
 	}

@@ -14,7 +14,6 @@ import (
 	_ "time/tzdata"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -27,20 +26,8 @@ type Config struct {
 	TimeZone string       `json:"timeZone,omitempty"`
 	Sweep    SweepConfig  `json:"sweep,omitzero"`
 	Retain   RetainConfig `json:"retain,omitzero"`
-}
-
-// RetainConfig is the schedule of retention, and what it goes by. Its days and weeks
-// are those of Config.TimeZone. The zero value is no schedule: control workers need
-// an account that may remove backups first.
-type RetainConfig struct {
-	Timing
-	// Policy is for claims that have none of their own, as in "7d,4w,12m"; "all",
-	// the default, removes nothing.
-	Policy retention.Policy `json:"policy,omitzero"`
-	// MissingFor is how long the last good backup of a claim that is gone is kept.
-	MissingFor backup.Duration `json:"missingFor,omitempty"`
-	// Share is the part of all backups that may go at once, 0.25 being a quarter.
-	Share float64 `json:"share,omitempty"`
+	Prune    PruneConfig  `json:"prune,omitzero"`
+	Verify   VerifyConfig `json:"verify,omitzero"`
 }
 
 // SweepConfig is the schedule of sweeps, and what they go by.

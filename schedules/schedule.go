@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -37,7 +36,7 @@ type schedule struct {
 func (c Config) schedules() ([]schedule, problems) {
 	zone, wrong := c.zone()
 	var all []schedule
-	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain} {
+	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain, c.prune, c.verify} {
 		s, enabled, more := one(zone)
 		wrong = append(wrong, more...)
 		if enabled {
@@ -69,40 +68,6 @@ func (c Config) sweep(zone *time.Location) (s schedule, enabled bool, wrong prob
 		priority: workflows.SweepPriority, input: in,
 	}, timing.enabled, wrong
 }
-
-// RetainID is the name of the schedule of retention.
-const RetainID = "retain"
-
-func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong problems) {
-	if c.Retain == (RetainConfig{}) {
-		return schedule{}, false, nil
-	}
-	every := c.Retain.Timing
-	if every.Cron == "" && every.Every == nil && every.Offset == nil {
-		offset := backup.Duration(defaultRetainOffset)
-		every.Offset = &offset
-	}
-	timing, wrong := every.resolve("retain", zone, backup.Duration(defaultRetainPeriod))
-	in := retention.Rules{Policy: c.Retain.Policy, MissingFor: c.Retain.MissingFor, Share: c.Retain.Share, TimeZone: c.TimeZone}
-	// A wrong zone is told of the whole file.
-	if err := (retention.Rules{MissingFor: in.MissingFor, Share: in.Share}).Validate(); err != nil {
-		wrong.add("retain", "%v", err)
-	}
-	return schedule{
-		id: RetainID, timing: timing,
-		// What no rule keeps is found again by the next run.
-		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-		workflow: workflows.RetainName, workflowID: workflows.RetainID, summary: "Removes the backups that no rule keeps",
-		priority: workflows.SweepPriority, input: in,
-	}, timing.enabled, wrong
-}
-
-// The defaults of retention: once a day, at a time when most backups of a night have
-// ended.
-const (
-	defaultRetainPeriod = 24 * time.Hour
-	defaultRetainOffset = 10 * time.Hour
-)
 
 const defaultSweepPeriod = 15 * time.Minute
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -23,6 +24,7 @@ import (
 
 	activitypb "go.temporal.io/api/activity/v1"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -46,6 +48,8 @@ type fakeTemporal struct {
 	describeErrs []error
 	result       workflows.BackupVolumeResult
 	retained     workflows.RetainResult
+	pruned       workflows.PruneResult
+	verified     workflows.VerifyResult
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -60,6 +64,8 @@ type fakeTemporal struct {
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
 	rules      retention.Rules
+	prune      activities.PruneInput
+	verify     workflows.VerifyInput
 	described  int
 	cancelled  []string
 	cancelErr  error
@@ -74,8 +80,15 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.input = in
 	case retention.Rules:
 		f.rules = in
+	case activities.PruneInput:
+		f.prune = in
+	case workflows.VerifyInput:
+		f.verify = in
 	}
-	if want := map[bool]string{true: workflows.RetainName, false: workflows.BackupVolumeName}[options.ID == workflows.RetainID]; workflow != want {
+	want := map[string]string{
+		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
+	}[options.ID]
+	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
 	}
 	if f.startErr != nil {
@@ -159,6 +172,10 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.result
 	case *workflows.RetainResult:
 		*result = r.f.retained
+	case *workflows.PruneResult:
+		*result = r.f.pruned
+	case *workflows.VerifyResult:
+		*result = r.f.verified
 	}
 	return nil
 }

@@ -9,13 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/ammonite-backup/ammonite/activities"
-	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -177,27 +172,14 @@ func runRetention(ctx context.Context, s surroundings, o retainOptions) error {
 		return err
 	}
 	rules.Force = o.force
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: workflows.RetainID, TaskQueue: backup.ControlQueue,
-		WorkflowExecutionErrorWhenAlreadyStarted: true,
-		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-		StaticSummary:                            "Removes the backups that no rule keeps",
-		Priority:                                 temporal.Priority{PriorityKey: interactive},
-	}, workflows.RetainName, rules)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) {
-		return exit(exitAlreadyRunning, fmt.Errorf("a retention that was started by hand goes on already (run %s)", running.RunId))
-	}
-	if err != nil {
-		return err
-	}
 	var result workflows.RetainResult
-	if err := run.Get(ctx, &result); err != nil {
+	err = runChore(ctx, c, chore{id: workflows.RetainID, workflow: workflows.RetainName, summary: "Removes the backups that no rule keeps", name: "a retention"}, rules, &result)
+	if err != nil {
 		return err
 	}
 	if o.output.structured() {
 		return o.output.write(s.stdout, result)
 	}
-	_, err = fmt.Fprintf(s.stdout, "Removed %s of %d; %d stay. `restic prune` frees their space.\n", counted(result.Removed, "backup"), result.Plan.Backups, result.Plan.Backups-result.Removed)
+	_, err = fmt.Fprintf(s.stdout, "Removed %s of %d; %d stay. A prune frees their space.\n", counted(result.Removed, "backup"), result.Plan.Backups, result.Plan.Backups-result.Removed)
 	return err
 }

@@ -73,7 +73,7 @@ func TestRetainRuns(t *testing.T) {
 	w.rules = retention.Rules{Policy: retention.Policy{Last: 1}}
 	w.temporal.retained = workflows.RetainResult{Removed: 3, Plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 5}}}
 	out := w.execute(t, "retain", "--force")
-	require.Equal(t, told{stdout: "Removed 3 backups of 5; 2 stay. `restic prune` frees their space.\n"}, out)
+	require.Equal(t, told{stdout: "Removed 3 backups of 5; 2 stay. A prune frees their space.\n"}, out)
 	require.Equal(t, retention.Rules{Policy: retention.Policy{Last: 1}, Force: true}, w.temporal.rules)
 	require.Equal(t, "retain", w.temporal.options.ID)
 

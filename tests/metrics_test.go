@@ -103,6 +103,7 @@ func TestMetrics(t *testing.T) {
 	require.NoError(t, err)
 	_, err = awaitEnd(t, run)
 	require.Error(t, err)
+	ammonite(t, s, exitSuccess, "prune")
 	require.NoError(t, nodes[0].Inject("before-Restic", "hold"))
 	held, err := s.Start(t.Context(), waits.Namespace, waits.Name, "")
 	require.NoError(t, err)
@@ -173,6 +174,9 @@ func requireNew(t *testing.T, s *system.System, seen samples) {
 	require.Less(t, seen.of(t, `ammonite_volume_last_backup_age_seconds{claim="good",kind="rbd-fs",namespace=%q}`, s.Namespace), patience.Seconds())
 	require.Equal(t, 1.0, seen.of(t, `ammonite_backup_duration_seconds_count{kind="rbd-fs",outcome="succeeded"}`))
 	require.Equal(t, 2.0, seen.of(t, `ammonite_slot_wait_seconds_count`))
+	require.Greater(t, seen.of(t, "ammonite_repository_size_bytes"), float64(mib))
+	require.Equal(t, 1.0, seen.of(t, "ammonite_repository_backups"))
+	require.Equal(t, 0.0, seen.of(t, "ammonite_repository_degraded"))
 	for _, up := range []string{"ammonite_watch_synced", "ammonite_kubernetes_up", "ammonite_temporal_up"} {
 		require.Equal(t, 1.0, seen.of(t, up))
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/metrics"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/schedules"
+	"github.com/ammonite-backup/ammonite/upkeep"
 )
 
 const (
@@ -39,6 +40,8 @@ type observer struct {
 	runs    *cached[metrics.Runs]
 	slots   *cached[[]metrics.Slots]
 	policy  *cached[selection.Policy]
+	// repository is how it was kept.
+	repository *cached[metrics.Repository]
 	// own is a node that tells of its slots itself; empty for none.
 	own string
 }
@@ -56,6 +59,8 @@ func newObserver(v volumes, c client.Client, namespace string, log *zap.Logger) 
 			ask: func(ctx context.Context) ([]metrics.Slots, error) { return listSlots(ctx, c, namespace) }},
 		policy: &cached[selection.Policy]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the schedule of the sweeps"),
 			ask: func(ctx context.Context) (selection.Policy, error) { return sweepPolicy(ctx, c) }},
+		repository: &cached[metrics.Repository]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the upkeep of the repository"),
+			ask: func(ctx context.Context) (metrics.Repository, error) { return kept(ctx, c) }},
 	}
 }
 
@@ -75,6 +80,9 @@ func (o *observer) view() metrics.View {
 		}
 	}
 	v.Policy, _, _ = o.policy.get()
+	if repository, known, _ := o.repository.get(); known {
+		v.Repository = &repository
+	}
 	v.Now = time.Now()
 	return v
 }
@@ -92,4 +100,20 @@ func observeRuns(r prometheus.Registerer) func(activities.Ended) {
 func sweepPolicy(ctx context.Context, c client.Client) (selection.Policy, error) {
 	sweep, _, err := schedules.Sweep(ctx, c)
 	return sweep.Input.Policy, err
+}
+
+// kept is how the repository was kept, in the terms of metrics.
+func kept(ctx context.Context, c client.Client) (metrics.Repository, error) {
+	state, err := upkeep.Read(ctx, c)
+	r := metrics.Repository{Degraded: state.Degraded()}
+	if done := state.Retain.Done; done != nil {
+		r.Retained = done.Ended
+	}
+	if done := state.Prune.Done; done != nil {
+		r.Pruned, r.Size, r.Content, r.Backups = done.Ended, done.Result.Size, done.Result.Content, done.Result.Backups
+	}
+	if done := state.Verify.Done; done != nil {
+		r.Checked = done.Ended
+	}
+	return r, err
 }

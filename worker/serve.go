@@ -188,7 +188,7 @@ func (p *process) addAgent(ctx context.Context) error {
 		return sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: s.HeartbeatTimeout})
 	}, func(ctx context.Context, l activities.Leftover) error {
 		return reconcileEnded(ctx, p.temporal, s.Node, l)
-	})
+	}, queue{p.temporal})
 	p.registry.MustRegister(metrics.NewNode(s.Node, node.Slots))
 	var slots []worker.Worker
 	for _, queue := range []string{backup.SlotQueue(s.Node), backup.AnySlotQueue} {
@@ -261,7 +261,7 @@ func (p *process) addControl(ctx context.Context) error {
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
-	upkeep, err := newUpkeep(ctx, p.kubernetes, p.repository, p.settings.CacheDir, p.log)
+	upkeep, err := p.newUpkeep(ctx)
 	if err != nil {
 		return err
 	}
@@ -273,10 +273,14 @@ func (p *process) addControl(ctx context.Context) error {
 // registerWorkflows registers every workflow under its type's name.
 func registerWorkflows(w worker.WorkflowRegistry) {
 	for name, f := range map[string]any{
-		workflows.BackupVolumeName: workflows.BackupVolume,
-		workflows.SweepName:        workflows.Sweep,
-		workflows.RetainName:       workflows.Retain,
-		workflows.ReconcileName:    workflows.Reconcile,
+		workflows.BackupVolumeName:     workflows.BackupVolume,
+		workflows.SweepName:            workflows.Sweep,
+		workflows.RetainName:           workflows.Retain,
+		workflows.PruneName:            workflows.Prune,
+		workflows.VerifyRepositoryName: workflows.VerifyRepository,
+		workflows.ExclusiveName:        workflows.Exclusive,
+		workflows.UnlockName:           workflows.Unlock,
+		workflows.ReconcileName:        workflows.Reconcile,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

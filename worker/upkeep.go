@@ -12,8 +12,6 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/command"
-	"github.com/ammonite-backup/ammonite/internal/kube"
-	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
 )
 
@@ -21,22 +19,37 @@ import (
 // shorter than Temporal waits for the heartbeats of its activity.
 const upkeepPatience = 20 * time.Second
 
-// newUpkeep makes what keeps the repository small. It says so when it is asked if
-// the worker was given none.
-func newUpkeep(ctx context.Context, claims *kube.Client, repository restic.Repository, cache string, log *zap.Logger) (*activities.Upkeep, error) {
-	dir := filepath.Join(cache, "upkeep")
+// newUpkeep makes what keeps the repository small and sound. It says so when it is asked
+// if the worker was given none.
+func (p *process) newUpkeep(ctx context.Context) (*activities.Upkeep, error) {
+	dir := filepath.Join(p.settings.CacheDir, "upkeep")
 	runs := filepath.Join(dir, "runs")
 	if err := removeRuns(ctx, runs); err != nil {
 		return nil, fmt.Errorf("removing what earlier upkeep left in %s: %w", runs, err)
 	}
-	u := &activities.Upkeep{Claims: claims, Run: command.Exec{}, Open: func(ctx context.Context, hostname string) (activities.Place, bool, error) {
-		return openUpkeep(ctx, filepath.Join(runs, hostname), hostname, log)
-	}}
-	if len(repository.Env) > 0 {
-		repository.Cache = filepath.Join(dir, "cache")
+	cache := filepath.Join(dir, "cache")
+	if err := removeAll(filepath.Join(cache, "restic-check-cache-*")); err != nil {
+		return nil, fmt.Errorf("removing what an earlier check left in %s: %w", cache, err)
+	}
+	u := &activities.Upkeep{
+		Claims: p.kubernetes, Runs: workflowRuns{p.temporal}, Run: command.Exec{}, HeartbeatTimeout: p.settings.HeartbeatTimeout,
+		Open: func(ctx context.Context, hostname string) (activities.Place, bool, error) {
+			return openUpkeep(ctx, runs, hostname, p.log)
+		},
+	}
+	if repository := p.repository; len(repository.Env) > 0 {
+		repository.Cache = cache
 		u.Repository = repository
 	}
 	return u, nil
+}
+
+func removeAll(pattern string) error {
+	left, err := filepath.Glob(pattern)
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }
 
 // removeRuns ends the sandboxes that a killed worker left, and removes their
@@ -52,9 +65,15 @@ func removeRuns(ctx context.Context, runs string) error {
 // openUpkeep makes a sandbox of that host name. Where this worker may make none,
 // restic works beside it; a lock that it leaves when it is killed then lasts for
 // restic's half an hour.
-func openUpkeep(ctx context.Context, dir, hostname string, log *zap.Logger) (place activities.Place, named bool, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, false, fmt.Errorf("making the directory of upkeep: %w", err)
+func openUpkeep(ctx context.Context, runs, hostname string, log *zap.Logger) (place activities.Place, named bool, err error) {
+	err = os.MkdirAll(runs, 0o700)
+	var dir string
+	if err == nil {
+		// Locks of others have any host name.
+		dir, err = os.MkdirTemp(runs, "")
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("making a directory for upkeep: %w", err)
 	}
 	box, err := sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: upkeepPatience})
 	if err != nil {

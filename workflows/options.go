@@ -144,18 +144,36 @@ func asking(summary string) workflow.ActivityOptions {
 // keeping is for work on a repository as a whole.
 func keeping(summary string) workflow.ActivityOptions {
 	options := apiCall(summary)
-	// restic reads an index of gigabytes before it begins, and removes thousands of
-	// backups one by one.
-	options.StartToCloseTimeout = 6 * time.Hour
-	// A repository in which backups follow one another without a gap is free in the
-	// end; the next day's run would do the same.
-	options.ScheduleToCloseTimeout = 12 * time.Hour
+	// What restic reads and writes anew may be terabytes; it ends by itself when the
+	// storage does not answer.
+	options.StartToCloseTimeout = 7 * 24 * time.Hour
+	// Storage that fails for so long fails the run; the next one does the same.
+	options.ScheduleToCloseTimeout = 7 * 24 * time.Hour
 	// Longer than the worker's sandbox lives on when the worker falls silent: restic
 	// has ended when somebody else begins.
 	options.HeartbeatTimeout = 30 * time.Second
 	options.RetryPolicy = &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 5 * time.Minute}
 	return options
 }
+
+// exclusiveStep is keeping for a step that needs the repository for itself. Whether it
+// waits for that is for its workflow to say.
+func exclusiveStep(summary string) workflow.ActivityOptions {
+	options := keeping(summary)
+	options.RetryPolicy.NonRetryableErrorTypes = []string{string(backup.RepositoryLocked)}
+	return options
+}
+
+// Times of work that needs the repository for itself.
+const (
+	// firstTurn and longestTurn are for how long backups that have not begun are held
+	// back: most of those under way end in a quarter of an hour, and hardly any takes
+	// longer than four.
+	firstTurn   = 15 * time.Minute
+	longestTurn = 4 * time.Hour
+	// exclusivePatience is when such work gives up; the schedule starts it again.
+	exclusivePatience = 20 * time.Hour
+)
 
 // Times of a sweep.
 const (

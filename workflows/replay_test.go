@@ -32,7 +32,8 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 			require.NoError(t, replay(history, workflows.BackupVolume, workflows.Reconcile))
 		})
 	}
-	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName} {
+	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName,
+		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName} {
 		require.True(t, types[name], "there is a history of each workflow: %s", name)
 	}
 }
@@ -62,6 +63,10 @@ func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer.RegisterWorkflowWithOptions(backupVolume, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	replayer.RegisterWorkflowWithOptions(workflows.Sweep, workflow.RegisterOptions{Name: workflows.SweepName})
 	replayer.RegisterWorkflowWithOptions(workflows.Retain, workflow.RegisterOptions{Name: workflows.RetainName})
+	replayer.RegisterWorkflowWithOptions(workflows.Prune, workflow.RegisterOptions{Name: workflows.PruneName})
+	replayer.RegisterWorkflowWithOptions(workflows.VerifyRepository, workflow.RegisterOptions{Name: workflows.VerifyRepositoryName})
+	replayer.RegisterWorkflowWithOptions(workflows.Exclusive, workflow.RegisterOptions{Name: workflows.ExclusiveName})
+	replayer.RegisterWorkflowWithOptions(workflows.Unlock, workflow.RegisterOptions{Name: workflows.UnlockName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	return replayer.ReplayWorkflowHistory(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), history)
 }

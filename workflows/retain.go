@@ -21,7 +21,7 @@ type RetainResult struct {
 	Plan activities.RetentionPlan `json:"plan"`
 	// Marked is how many notes of missing claims were set or taken away.
 	Marked int `json:"marked"`
-	// Removed is how many backups were removed. `restic prune` frees their space.
+	// Removed is how many backups were removed. A prune frees their space.
 	Removed int `json:"removed"`
 }
 
@@ -42,15 +42,13 @@ func Retain(ctx workflow.Context, in retention.Rules) (result RetainResult, err 
 	}
 	// Step 2. Whose claims are gone, and since when? That is noted at their backups.
 	if result.Plan.Marks > 0 {
-		marking := workflow.WithActivityOptions(ctx, keeping("whose claims are gone"))
-		if err := workflow.ExecuteActivity(marking, upkeep.MarkMissing, in).Get(ctx, &result.Marked); err != nil {
+		if err := exclusively(ctx, "notes whose claims are gone", "MarkMissing", in, &result.Marked); err != nil {
 			return result, err
 		}
 	}
 	// Step 3. Remove it.
 	if result.Plan.Remove > 0 {
-		removing := workflow.WithActivityOptions(ctx, keeping("backups that no rule keeps"))
-		if err := workflow.ExecuteActivity(removing, upkeep.ForgetBackups, in).Get(ctx, &result.Removed); err != nil {
+		if err := exclusively(ctx, "removes the backups that no rule keeps", "ForgetBackups", in, &result.Removed); err != nil {
 			return result, err
 		}
 	}

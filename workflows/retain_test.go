@@ -32,6 +32,9 @@ func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.Retai
 	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	env := suite.NewTestWorkflowEnvironment()
 	env.RegisterWorkflow(workflows.Retain)
+	env.RegisterWorkflow(workflows.Exclusive)
+	env.RegisterWorkflow(workflows.Unlock)
+	env.RegisterActivityWithOptions(func(context.Context) (activities.Locks, error) { return activities.Locks{}, nil }, activity.RegisterOptions{Name: "FindLocks"})
 	for name, does := range map[string]func() (any, error){
 		"PlanRetention": func() (any, error) { return s.plan, nil },
 		"MarkMissing":   func() (any, error) { return s.plan.Marks, nil },

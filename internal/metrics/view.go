@@ -28,6 +28,9 @@ type View struct {
 
 	// Slots are those of the nodes that report to Temporal.
 	Slots []Slots
+
+	// Repository is nil as long as nothing is known.
+	Repository *Repository
 }
 
 // Runs is what Temporal knows of runs at one moment.
@@ -80,6 +83,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, node := range v.Slots {
 		s.slots(node)
+	}
+	if v.Repository != nil {
+		s.repository(*v.Repository)
 	}
 }
 

@@ -12,8 +12,8 @@ func (l *Lab) repositoryURL(name string) string {
 	return fmt.Sprintf("rest:http://%s/%s/", l.address(portRestServer), name)
 }
 
-// repositoryDir is where the REST server keeps a repository.
-func (l *Lab) repositoryDir(name string) string { return l.path("restic", "data", name) }
+// RepositoryDir is where the REST server keeps a repository.
+func (l *Lab) RepositoryDir(name string) string { return l.path("restic", "data", name) }
 
 func (l *Lab) restServerArguments() []string {
 	return []string{
@@ -55,7 +55,7 @@ func (l *Lab) restServerAnswers(ctx context.Context) error {
 // file opens, and returns its URL. One that exists is left as it is.
 func (l *Lab) NewRepository(ctx context.Context, name string) (url string, err error) {
 	url = l.repositoryURL(name)
-	if exists(l.repositoryDir(name) + "/config") {
+	if exists(l.RepositoryDir(name) + "/config") {
 		return url, nil
 	}
 	_, err = l.Run(ctx, "restic", "-r", url, "--password-file", l.ResticPasswordFile, "init")
@@ -63,4 +63,4 @@ func (l *Lab) NewRepository(ctx context.Context, name string) (url string, err e
 }
 
 // RemoveRepository removes a repository with all that is in it.
-func (l *Lab) RemoveRepository(name string) error { return os.RemoveAll(l.repositoryDir(name)) }
+func (l *Lab) RemoveRepository(name string) error { return os.RemoveAll(l.RepositoryDir(name)) }

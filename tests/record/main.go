@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
@@ -77,7 +78,7 @@ func record(ctx context.Context, labDir, worker, out string) (err error) {
 		return err
 	}
 	for _, scene := range []func(context.Context) error{
-		r.success, r.disk, r.subvolume, r.sweep, r.retention, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
+		r.success, r.disk, r.subvolume, r.sweep, r.retention, r.upkeep, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
 	} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -150,6 +151,39 @@ func (r *recorder) retention(ctx context.Context) error {
 		return errors.New("retention removed nothing")
 	}
 	return r.write(ctx, "retain", run.GetID(), run.GetRunID())
+}
+
+// upkeep records a prune, with the exclusive run and the look at locks that belong to
+// it, and a check.
+func (r *recorder) upkeep(ctx context.Context) error {
+	for _, one := range []struct {
+		id, workflow string
+		in           any
+	}{
+		{workflows.PruneID, workflows.PruneName, activities.PruneInput{}},
+		{workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+	} {
+		run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: one.id, TaskQueue: backup.ControlQueue}, one.workflow, one.in)
+		if err != nil {
+			return err
+		}
+		if err := run.Get(ctx, nil); err != nil {
+			return err
+		}
+		if err := r.write(ctx, one.id, run.GetID(), run.GetRunID()); err != nil {
+			return err
+		}
+	}
+	for _, id := range []string{workflows.ExclusiveID, workflows.UnlockID} {
+		run := r.Client.GetWorkflow(ctx, id, "")
+		if err := run.Get(ctx, nil); err != nil {
+			return err
+		}
+		if err := r.write(ctx, id, id, run.GetRunID()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finished records a backup that nothing disturbs.

@@ -1,0 +1,229 @@
+package activities
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/selection"
+)
+
+// upkept is what upkeep needs of a repository.
+type upkept interface {
+	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
+	Forget(ctx context.Context, run command.Runner, ids ...string) error
+	Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error
+	Prune(ctx context.Context, run command.Runner, q restic.PruneRequest, progress func(restic.Work)) (restic.Pruned, error)
+	Check(ctx context.Context, run command.Runner, part backup.Subset, progress func(restic.Work)) (backup.Damage, error)
+	Touched(ctx context.Context, run command.Runner, d backup.Damage) ([]string, error)
+	Locks(ctx context.Context, run command.Runner) ([]backup.Lock, error)
+	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
+}
+
+// Upkeep holds the activities that keep a repository small, sound and free of locks.
+// They run on the control side, whose credentials may remove what those of the nodes
+// need not.
+type Upkeep struct {
+	Claims interface {
+		Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
+		Tell(ctx context.Context, claim backup.Claim, e backup.Event) error
+	}
+	// Runs says who works on the repository.
+	Runs interface {
+		Using(ctx context.Context, run string) (using, known bool, err error)
+	}
+	// Repository is nil on a worker that was given none.
+	Repository upkept
+	// Run runs what only reads.
+	Run command.Runner
+	// Open makes the place in which restic works alone on the repository, and says
+	// whether the host name in it is the given one: restic writes it into its locks.
+	Open func(ctx context.Context, hostname string) (place Place, named bool, err error)
+	// HeartbeatTimeout is after how much silence a worker is taken for dead, and so
+	// how long its sandboxes live on.
+	HeartbeatTimeout time.Duration
+}
+
+// errNoRepository is what a worker without a repository says.
+var errNoRepository = backup.Fail(backup.InvalidInput, "this control worker was given no repository",
+	"Set RESTIC_REPOSITORY and RESTIC_PASSWORD_FILE on the control workers, with credentials that may remove backups; or disable the schedule.", nil)
+
+// inPlace has restic work in a place that ends with this worker, and restic with it:
+// what a repeat finds locked by the run's host name, nobody holds any more.
+func (u *Upkeep) inPlace(ctx context.Context, do func(place command.Runner) error) error {
+	if u.Repository == nil {
+		return errNoRepository
+	}
+	info := activity.GetInfo(ctx)
+	place, named, err := u.Open(ctx, info.WorkflowExecution.RunID)
+	if err != nil {
+		return err
+	}
+	defer u.close(ctx, place)
+	if named && info.Attempt > 1 {
+		if err := u.Repository.RemoveOwnStaleLock(ctx, freshProcessIDs{place}); err != nil {
+			return err
+		}
+	}
+	return do(place)
+}
+
+func (u *Upkeep) close(ctx context.Context, place Place) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownTimeout)
+	defer cancel()
+	if err := place.Close(ctx); err != nil {
+		activity.GetLogger(ctx).Error("could not end the place of work on the repository", "error", err)
+	}
+}
+
+// reporting heartbeats with what restic does. What it returns takes the reports.
+func reporting(ctx context.Context) (report func(restic.Work), stop func()) {
+	var now atomic.Pointer[restic.Work]
+	now.Store(new(restic.Work))
+	return func(w restic.Work) { now.Store(&w) }, heartbeat(ctx, func() any { return now.Load() })
+}
+
+// PruneInput says how thorough a prune is. The texts are those of the options of
+// `restic prune`; the defaults are restic's own.
+type PruneInput struct {
+	// MaxUnused is how much of what is stored may go on being unused: "5%", "10G" or
+	// "unlimited".
+	MaxUnused string `json:"maxUnused,omitempty"`
+	// MaxRepack bounds how much is written anew, as in "50G", so that a prune ends in
+	// time.
+	MaxRepack string `json:"maxRepack,omitempty"`
+}
+
+func (in PruneInput) request() restic.PruneRequest {
+	return restic.PruneRequest{MaxUnused: in.MaxUnused, MaxRepack: in.MaxRepack, Wait: pruneWait}
+}
+
+// Validate returns an InvalidInput failure that says what is wrong.
+func (in PruneInput) Validate() error { return in.request().Validate() }
+
+// pruneWait is how long a prune waits for the repository to itself, before the
+// workflow asks again.
+const pruneWait = time.Minute
+
+// Pruned is what a prune did, and what the repository holds now. Sizes are bytes.
+type Pruned struct {
+	restic.Pruned
+	Backups int `json:"backups"`
+	// Content is how much the backups hold together, each counted whole.
+	Content uint64 `json:"content"`
+}
+
+// Prune frees the space that no backup needs. A repeat goes on where the one before it
+// ended.
+func (u *Upkeep) Prune(ctx context.Context, in PruneInput) (Pruned, error) {
+	report, stop := reporting(ctx)
+	defer stop()
+	var p Pruned
+	err := u.inPlace(ctx, func(place command.Runner) (err error) {
+		p.Pruned, err = u.Repository.Prune(ctx, place, in.request(), report)
+		return err
+	})
+	if err != nil {
+		return Pruned{}, toFailure(err)
+	}
+	all, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	p.Backups = len(all)
+	for _, s := range all {
+		p.Content += s.Stored().BytesProcessed
+	}
+	return p, toFailure(err)
+}
+
+// TouchedBackup is a backup that needs something which is damaged.
+type TouchedBackup struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+	Host string    `json:"host"`
+	// Claim is whose backup it is; empty for strangers' ones.
+	Claim backup.Claim `json:"claim,omitzero"`
+}
+
+// Checked is what a check found.
+type Checked struct {
+	backup.Subset
+	Damage backup.Damage `json:"damage,omitzero"`
+	// Touched are the newest backups that the damage touches, and TouchedCount how
+	// many there are.
+	Touched      []TouchedBackup `json:"touched,omitempty"`
+	TouchedCount int             `json:"touchedCount,omitempty"`
+}
+
+// mostTouched bounds what a result carries.
+const mostTouched = 200
+
+// CheckRepository looks whether the repository is sound. Backups go on meanwhile: what
+// seems to be wrong is looked at once more. It only reads.
+func (u *Upkeep) CheckRepository(ctx context.Context, part backup.Subset) (Checked, error) {
+	report, stop := reporting(ctx)
+	defer stop()
+	c := Checked{Subset: part}
+	err := u.inPlace(ctx, func(place command.Runner) (err error) {
+		if c.Damage, err = u.Repository.Check(ctx, place, part, report); err != nil || c.Damage.None() {
+			return err
+		}
+		again, err := u.Repository.Check(ctx, place, part, report)
+		if c.Damage = c.Damage.And(again); err != nil || c.Damage.None() {
+			return err
+		}
+		ids, err := u.Repository.Touched(ctx, place, c.Damage)
+		if err != nil {
+			return err
+		}
+		return c.name(ctx, u, ids)
+	})
+	return c, toFailure(err)
+}
+
+// name notes which backups have the given IDs.
+func (c *Checked) name(ctx context.Context, u *Upkeep, ids []string) error {
+	if c.TouchedCount = len(ids); len(ids) == 0 {
+		return nil
+	}
+	all, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	if err != nil {
+		return err
+	}
+	for _, s := range slices.Backward(all) {
+		if slices.Contains(ids, s.ID) && len(c.Touched) < mostTouched {
+			b := TouchedBackup{ID: s.ID, Time: s.Time, Host: s.Host}
+			if _, owners := backup.Owners(s.Host, s.Tags); len(owners) == 1 {
+				b.Claim = owners[0]
+			}
+			c.Touched = append(c.Touched, b)
+		}
+	}
+	return nil
+}
+
+// TellDamage tells the owners of the backups, as events on their claims. A claim is
+// told once by a run.
+func (u *Upkeep) TellDamage(ctx context.Context, touched []TouchedBackup) error {
+	defer heartbeat(ctx, nil)()
+	run := activity.GetInfo(ctx).WorkflowExecution.RunID
+	told := map[backup.Claim]bool{}
+	for _, b := range touched {
+		if b.Claim == (backup.Claim{}) || told[b.Claim] {
+			continue
+		}
+		told[b.Claim] = true
+		err := u.Claims.Tell(ctx, b.Claim, backup.Event{Run: run, Reason: backup.EventDamaged,
+			Text: "The repository is damaged, and backup " + shortened(b.ID) + " of " + b.Time.UTC().Format(time.RFC3339) + " with it; it may not be restored whole."})
+		if err != nil {
+			return toFailure(err)
+		}
+	}
+	return nil
+}
+
+func shortened(id string) string { return id[:min(len(id), 8)] }

@@ -1,0 +1,33 @@
+package schedules_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/schedules"
+)
+
+func TestSchedulesOfPrunesAndChecks(t *testing.T) {
+	f := newFake()
+	c := parse(t, "prune: {maxUnused: 10%, maxRepack: 50G}\nverify: {parts: 7}")
+	changes := apply(t, f, c)
+	require.Len(t, changes, 3)
+	text := changes[1].String() + "\n" + changes[2].String()
+	for _, line := range []string{
+		"prune: create", "when             every 168h, offset 84h", "workflow         Prune", "input.maxRepack  50G", "input.maxUnused  10%",
+		"verify: create", "when             every 24h, offset 15h", "VerifyRepository", "input.parts      7",
+	} {
+		require.Contains(t, text, line)
+	}
+	requireSettled(t, f, c)
+	changes = apply(t, f, parse(t, "verify: {every: 12h}"))
+	require.Equal(t, schedules.Delete, changes[len(changes)-1].Kind)
+	require.Contains(t, apply(t, f, parse(t, "verify: {cron: \"0 3 * * *\"}"))[1].String(), "cron 0 3 * * *")
+
+	_, err := schedules.Parse([]byte("prune: {maxUnused: much, maxRepack: 5%}\nverify: {parts: 300}"))
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+	require.ErrorContains(t, err, "prune: maxUnused")
+	require.ErrorContains(t, err, "verify.parts: there is no part 1 of 300")
+}

@@ -1,0 +1,83 @@
+package workflows
+
+import (
+	"encoding/json"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+const (
+	// ExclusiveName is the workflow type.
+	ExclusiveName = "Exclusive"
+	// ExclusiveID is the ID of the one run that there is at a time. While there is
+	// one, backups that have not begun to store wait.
+	ExclusiveID = "exclusive"
+)
+
+// ExclusiveInput is a step that needs the repository for itself.
+type ExclusiveInput struct {
+	// Step is the activity's type, and Input what it gets.
+	Step  string          `json:"step"`
+	Input json.RawMessage `json:"input,omitempty"`
+	// Wait is for how long the backups under way are waited for while others are held
+	// back.
+	Wait backup.Duration `json:"wait"`
+}
+
+// Exclusive runs a step that needs the repository for itself. That it runs holds back
+// backups which have not begun, so that it gets its turn; it fails as RepositoryLocked
+// when it did not after all. It returns what the step does.
+func Exclusive(ctx workflow.Context, in ExclusiveInput) (result json.RawMessage, err error) {
+	until := workflow.Now(ctx).Add(in.Wait.Std())
+	ctx = workflow.WithActivityOptions(ctx, exclusiveStep(in.Step))
+	for {
+		// What locks the repository may be gone.
+		haveUnlocked(ctx)
+		err := workflow.ExecuteActivity(ctx, in.Step, in.Input).Get(ctx, &result)
+		if activities.ClassOf(err) != backup.RepositoryLocked || !workflow.Now(ctx).Before(until) {
+			return result, asFailure(err, nil)
+		}
+	}
+}
+
+// exclusively runs the step of a workflow in a run of Exclusive. Backups are held back
+// for a while, and then go on for as long, and so on with ever longer times: neither
+// starves, unless a single backup takes longer than the longest of them.
+func exclusively(ctx workflow.Context, summary, step string, input, result any) error {
+	data, err := json.Marshal(input)
+	if err != nil {
+		return err
+	}
+	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID:          ExclusiveID,
+		ParentClosePolicy:   enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
+		WaitForCancellation: true,
+		StaticSummary:       summary,
+	})
+	until := workflow.Now(ctx).Add(exclusivePatience)
+	for wait := firstTurn; ; {
+		in := ExclusiveInput{Step: step, Input: data, Wait: backup.Duration(wait)}
+		err := workflow.ExecuteChildWorkflow(ctx, ExclusiveName, in).Get(ctx, result)
+		pause := wait
+		switch {
+		case temporal.IsWorkflowExecutionAlreadyStartedError(err):
+			pause = time.Minute
+		case activities.ClassOf(err) == backup.RepositoryLocked:
+			wait = min(2*wait, longestTurn)
+		default:
+			return err
+		}
+		if !workflow.Now(ctx).Before(until) {
+			return err
+		}
+		if err := workflow.Sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
