@@ -39,7 +39,7 @@ var handlings = map[backup.Class]handling{
 	backup.LeaseLost:    {final: true, benign: true},
 	backup.NodeDraining: {final: true, benign: true},
 
-	backup.RepositoryLocked: {benign: true, again: 30 * time.Second},
+	backup.RepositoryLocked: {benign: true, again: 15 * time.Second},
 	backup.NodeBusy:         {benign: true, again: 2 * time.Second},
 	backup.NotReadyYet:      {benign: true},
 }

@@ -30,7 +30,7 @@ func TestToFailureTreatsEachClassAsItMeans(t *testing.T) {
 		{class: backup.GaveUp, final: true},
 		{class: backup.LeaseLost, final: true, benign: true},
 		{class: backup.NodeDraining, final: true, benign: true},
-		{class: backup.RepositoryLocked, benign: true, again: 30 * time.Second},
+		{class: backup.RepositoryLocked, benign: true, again: 15 * time.Second},
 		{class: backup.NodeBusy, benign: true, again: 2 * time.Second},
 		{class: backup.NotReadyYet, benign: true},
 		{class: "a class of another version"},

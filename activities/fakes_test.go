@@ -353,13 +353,13 @@ func (r *fakeRepository) Tag(_ context.Context, _ command.Runner, ids, add, remo
 	return nil
 }
 
-func (r *fakeRepository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
+func (r *fakeRepository) RemoveLocksOf(ctx context.Context, run command.Runner, _ string, _ ...backup.Lock) (bool, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
 	r.locked = false
 	_, err := run.Run(ctx, command.Command{Name: "restic", Args: []string{"unlock"}})
-	return err
+	return err == nil, err
 }
 
 func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, ids ...string) error {

@@ -95,7 +95,7 @@ func (u *Upkeep) RemoveSilentLocks(ctx context.Context, seen []backup.Lock) ([]b
 	silent := both(seen, now.Unknown)
 	silent = slices.DeleteFunc(silent, func(l backup.Lock) bool {
 		return slices.ContainsFunc(now.Unknown, func(other backup.Lock) bool {
-			return other.Host == l.Host && !slices.Contains(seen, other)
+			return other.Host == l.Host && !backup.HasLock(seen, other)
 		})
 	})
 	removed, err := u.remove(ctx, silent)
@@ -103,7 +103,7 @@ func (u *Upkeep) RemoveSilentLocks(ctx context.Context, seen []backup.Lock) ([]b
 }
 
 func both(a, b []backup.Lock) []backup.Lock {
-	return slices.DeleteFunc(slices.Clone(a), func(l backup.Lock) bool { return !slices.Contains(b, l) })
+	return slices.DeleteFunc(slices.Clone(a), func(l backup.Lock) bool { return !backup.HasLock(b, l) })
 }
 
 // remove removes all locks of the given locks' hosts, and returns which of the given
@@ -116,7 +116,7 @@ func (u *Upkeep) remove(ctx context.Context, locks []backup.Lock) ([]backup.Lock
 			continue
 		}
 		done[l.Host] = true
-		if err := u.removeOf(ctx, l.Host); err != nil {
+		if err := u.removeOf(ctx, l.Host, locks); err != nil {
 			return nil, err
 		}
 	}
@@ -127,7 +127,7 @@ func (u *Upkeep) remove(ctx context.Context, locks []backup.Lock) ([]backup.Lock
 	if err != nil {
 		return nil, err
 	}
-	removed := slices.DeleteFunc(slices.Clone(locks), func(l backup.Lock) bool { return slices.Contains(left, l) })
+	removed := slices.DeleteFunc(slices.Clone(locks), func(l backup.Lock) bool { return backup.HasLock(left, l) })
 	activity.GetLogger(ctx).Info("removed locks whose holders are gone", "locks", removed)
 	return removed, nil
 }
@@ -135,7 +135,7 @@ func (u *Upkeep) remove(ctx context.Context, locks []backup.Lock) ([]backup.Lock
 // longestHost is how long Linux lets host names be, in bytes.
 const longestHost = 64
 
-func (u *Upkeep) removeOf(ctx context.Context, host string) error {
+func (u *Upkeep) removeOf(ctx context.Context, host string, dead []backup.Lock) error {
 	place, named, err := u.Open(ctx, host)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (u *Upkeep) removeOf(ctx context.Context, host string) error {
 	// A process of this machine may happen to have the ID of the one that is gone, and
 	// so may restic itself where there are no others.
 	for _, where := range []command.Runner{place, freshProcessIDs{place}} {
-		if err := u.Repository.RemoveOwnStaleLock(ctx, where); err != nil {
+		if _, err := u.Repository.RemoveLocksOf(ctx, where, host, dead...); err != nil {
 			return err
 		}
 	}

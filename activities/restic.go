@@ -20,7 +20,7 @@ type repository interface {
 	Complete(ctx context.Context, run command.Runner, q restic.Request, id string, progress func(backup.Progress)) (bool, error)
 	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
 	MarkPartial(ctx context.Context, run command.Runner, id string) (newID string, err error)
-	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
+	RemoveLocksOf(ctx context.Context, run command.Runner, host string, dead ...backup.Lock) (removed bool, err error)
 	Forget(ctx context.Context, run command.Runner, ids ...string) error
 }
 
@@ -118,7 +118,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 	if in.Lease.Attempt > 1 || info.Attempt > 1 || reset {
 		// The attempt before this one is dead: its node was given up for longer
 		// than its sandbox lives.
-		if err := n.repository.RemoveOwnStaleLock(ctx, freshProcessIDs{h.place}); err != nil {
+		if _, err := n.repository.RemoveLocksOf(ctx, freshProcessIDs{h.place}, h.lease.Run); err != nil {
 			return backup.Stored{}, err
 		}
 		good, others, err := n.ownBackups(ctx, h.place, request, content, advance)
@@ -156,7 +156,7 @@ func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, 
 		return n.markPartial(ctx, h.place, stored, err)
 	}
 	if err != nil {
-		return backup.Stored{}, n.afterFailure(ctx, h.place, content.blame(err))
+		return backup.Stored{}, n.afterFailure(ctx, h, content.blame(err))
 	}
 	if err := content.check(stored); err != nil {
 		// Should it not be forgotten now, the next attempt finds that it is not
@@ -230,7 +230,7 @@ func (n *Node) discard(ctx context.Context, h *heldSlot, stored backup.Stored, b
 const unlockTimeout = 20 * time.Second
 
 // afterFailure removes the lock that a killed restic left.
-func (n *Node) afterFailure(ctx context.Context, place Place, err error) error {
+func (n *Node) afterFailure(ctx context.Context, h *heldSlot, err error) error {
 	var exit *command.ExitError
 	killed := errors.As(err, &exit) && exit.Code < 0
 	if !killed && ctx.Err() == nil {
@@ -238,7 +238,7 @@ func (n *Node) afterFailure(ctx context.Context, place Place, err error) error {
 	}
 	unlockCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
-	if unlockErr := n.repository.RemoveOwnStaleLock(unlockCtx, freshProcessIDs{place}); unlockErr != nil && backup.ClassOf(unlockErr) != backup.LeaseLost {
+	if _, unlockErr := n.repository.RemoveLocksOf(unlockCtx, freshProcessIDs{h.place}, h.lease.Run); unlockErr != nil && backup.ClassOf(unlockErr) != backup.LeaseLost {
 		// The class stays that of what went wrong first.
 		return fmt.Errorf("%w (and its lock could not be removed: %s)", err, unlockErr.Error())
 	}

@@ -23,7 +23,7 @@ type upkept interface {
 	Check(ctx context.Context, run command.Runner, part backup.Subset, progress func(restic.Work)) (backup.Damage, error)
 	Touched(ctx context.Context, run command.Runner, d backup.Damage) ([]string, error)
 	Locks(ctx context.Context, run command.Runner) ([]backup.Lock, error)
-	RemoveOwnStaleLock(ctx context.Context, run command.Runner) error
+	RemoveLocksOf(ctx context.Context, run command.Runner, host string, dead ...backup.Lock) (removed bool, err error)
 }
 
 // Upkeep holds the activities that keep a repository small, sound and free of locks.
@@ -61,13 +61,14 @@ func (u *Upkeep) inPlace(ctx context.Context, do func(place command.Runner) erro
 		return errNoRepository
 	}
 	info := activity.GetInfo(ctx)
-	place, named, err := u.Open(ctx, info.WorkflowExecution.RunID)
+	host := info.WorkflowExecution.RunID
+	place, named, err := u.Open(ctx, host)
 	if err != nil {
 		return err
 	}
 	defer u.close(ctx, place)
 	if named && info.Attempt > 1 {
-		if err := u.Repository.RemoveOwnStaleLock(ctx, freshProcessIDs{place}); err != nil {
+		if _, err := u.Repository.RemoveLocksOf(ctx, freshProcessIDs{place}, host); err != nil {
 			return err
 		}
 	}
@@ -108,8 +109,8 @@ func (in PruneInput) request() restic.PruneRequest {
 func (in PruneInput) Validate() error { return in.request().Validate() }
 
 // pruneWait is how long a prune waits for the repository to itself, before the
-// workflow asks again.
-const pruneWait = time.Minute
+// workflow asks again: restic itself looks less and less often.
+const pruneWait = 20 * time.Second
 
 // Pruned is what a prune did, and what the repository holds now. Sizes are bytes.
 type Pruned struct {

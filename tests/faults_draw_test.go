@@ -18,15 +18,9 @@ const chaosVariable = "AMMONITE_CHAOS"
 // draw returns the faults that this run tries: one of each so many in a row.
 func draw(t *testing.T, faults []fault, row int) (drawn []fault) {
 	t.Helper()
-	chosen := os.Getenv(chaosVariable)
-	if chosen == "all" {
+	seed, all := chaosSeed(t)
+	if all {
 		return faults
-	}
-	seed := uint64(time.Now().UnixNano())
-	if chosen != "" {
-		var err error
-		seed, err = strconv.ParseUint(chosen, 10, 64)
-		require.NoError(t, err, "%s is neither \"all\" nor a seed", chaosVariable)
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	for len(faults) > 0 {
@@ -34,6 +28,21 @@ func draw(t *testing.T, faults []fault, row int) (drawn []fault) {
 		drawn = append(drawn, faults[random.IntN(n)])
 		faults = faults[n:]
 	}
-	t.Logf("%d faults, drawn with %s=%d", len(drawn), chaosVariable, seed)
+	t.Logf("%d faults", len(drawn))
 	return drawn
+}
+
+// chaosSeed returns what this run draws with, and whether it tries all there is.
+func chaosSeed(t *testing.T) (seed uint64, all bool) {
+	t.Helper()
+	seed = uint64(time.Now().UnixNano())
+	chosen := os.Getenv(chaosVariable)
+	all = chosen == "all"
+	if chosen != "" && !all {
+		var err error
+		seed, err = strconv.ParseUint(chosen, 10, 64)
+		require.NoError(t, err, "%s is neither \"all\" nor a seed", chaosVariable)
+	}
+	t.Logf("drawn with %s=%d", chaosVariable, seed)
+	return seed, all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -18,9 +19,14 @@ import (
 // itself: a run of Exclusive stands for that.
 type queue struct{ client client.Client }
 
+// turnLimit is how long a backup waits to hear whether it is its turn.
+const turnLimit = 5 * time.Second
+
 // Exclusive goes on as if there were none when Temporal does not say: restic's own
 // locks decide then, only less fairly.
 func (q queue) Exclusive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, turnLimit)
+	defer cancel()
 	d, err := q.client.DescribeWorkflowExecution(ctx, workflows.ExclusiveID, "")
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
@@ -41,7 +47,8 @@ func (q queue) Unlock(ctx context.Context) error {
 var usesRepository = map[string]bool{"Restic": true, "MarkMissing": true, "ForgetBackups": true, "Prune": true}
 
 // Using reports whether the run with that ID, or the one that took over from it when it
-// was reset, is at work on the repository, and whether Temporal knows it at all.
+// was reset, is at work on the repository, or may be in a moment, and whether Temporal
+// knows it at all.
 func (r workflowRuns) Using(ctx context.Context, run string) (using, known bool, err error) {
 	var id string
 	_, err = eachRun(ctx, r.client, fmt.Sprintf("RunId = '%s'", run), 1, func(e *workflowpb.WorkflowExecutionInfo) {
@@ -66,7 +73,8 @@ func (r workflowRuns) Using(ctx context.Context, run string) (using, known bool,
 					return true, true, nil
 				}
 			}
-			return false, true, nil
+			// Its next attempt may begin at any time, unless backups are held back.
+			return !queue(r).Exclusive(ctx), true, nil
 		}
 		run = d.GetWorkflowExtendedInfo().GetResetRunId()
 	}

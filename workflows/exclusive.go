@@ -2,7 +2,6 @@ package workflows
 
 import (
 	"encoding/json"
-	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
@@ -36,9 +35,11 @@ type ExclusiveInput struct {
 func Exclusive(ctx workflow.Context, in ExclusiveInput) (result json.RawMessage, err error) {
 	until := workflow.Now(ctx).Add(in.Wait.Std())
 	ctx = workflow.WithActivityOptions(ctx, exclusiveStep(in.Step))
-	for {
-		// What locks the repository may be gone.
-		haveUnlocked(ctx)
+	for try := 0; ; try++ {
+		// Who locks the repository may be gone. To look at all locks is some work.
+		if try%unlockTries == 0 {
+			haveUnlocked(ctx)
+		}
 		err := workflow.ExecuteActivity(ctx, in.Step, in.Input).Get(ctx, &result)
 		if activities.ClassOf(err) != backup.RepositoryLocked || !workflow.Now(ctx).Before(until) {
 			return result, asFailure(err, nil)
@@ -47,8 +48,9 @@ func Exclusive(ctx workflow.Context, in ExclusiveInput) (result json.RawMessage,
 }
 
 // exclusively runs the step of a workflow in a run of Exclusive. Backups are held back
-// for a while, and then go on for as long, and so on with ever longer times: neither
-// starves, unless a single backup takes longer than the longest of them.
+// for a while, then go on for three times as long, and so on with ever longer times:
+// neither starves, unless backups that take longer than the longest of them follow one
+// another without a gap.
 func exclusively(ctx workflow.Context, summary, step string, input, result any) error {
 	data, err := json.Marshal(input)
 	if err != nil {
@@ -61,19 +63,19 @@ func exclusively(ctx workflow.Context, summary, step string, input, result any) 
 		StaticSummary:       summary,
 	})
 	until := workflow.Now(ctx).Add(exclusivePatience)
-	for wait := firstTurn; ; {
+	for wait, queueing := firstTurn, firstQueueing; ; {
 		in := ExclusiveInput{Step: step, Input: data, Wait: backup.Duration(wait)}
 		err := workflow.ExecuteChildWorkflow(ctx, ExclusiveName, in).Get(ctx, result)
-		pause := wait
+		pause := backupsTurn * wait
 		switch {
 		case temporal.IsWorkflowExecutionAlreadyStartedError(err):
-			pause = time.Minute
+			pause, queueing = queueing, min(2*queueing, longestQueueing)
 		case activities.ClassOf(err) == backup.RepositoryLocked:
 			wait = min(2*wait, longestTurn)
 		default:
 			return err
 		}
-		if !workflow.Now(ctx).Before(until) {
+		if !workflow.Now(ctx).Add(pause).Before(until) {
 			return err
 		}
 		if err := workflow.Sleep(ctx, pause); err != nil {

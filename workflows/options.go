@@ -171,8 +171,17 @@ const (
 	// longer than four.
 	firstTurn   = 15 * time.Minute
 	longestTurn = 4 * time.Hour
+	// firstQueueing and longestQueueing are between looks at whether other work has
+	// ended that needs the repository for itself.
+	firstQueueing   = 2 * time.Second
+	longestQueueing = time.Minute
+	// backupsTurn is how many times as long backups go on between two turns.
+	backupsTurn = 3
+	// unlockTries is how often a turn tries, some seconds each, before it looks at the
+	// locks again.
+	unlockTries = 10
 	// exclusivePatience is when such work gives up; the schedule starts it again.
-	exclusivePatience = 20 * time.Hour
+	exclusivePatience = 36 * time.Hour
 )
 
 // Times of a sweep.

@@ -3,6 +3,7 @@ package backup
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Subset is a part of all data: part number Part, from 1, of Of parts.
@@ -66,4 +67,11 @@ type Lock struct {
 	ID string `json:"id"`
 	// Host is the host name of its holder.
 	Host string `json:"host"`
+	// Time is when it was made or renewed, by its holder's clock.
+	Time time.Time `json:"time,omitzero"`
+}
+
+// HasLock reports whether the lock is among others.
+func HasLock(others []Lock, l Lock) bool {
+	return slices.ContainsFunc(others, func(other Lock) bool { return other.ID == l.ID })
 }

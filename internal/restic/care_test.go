@@ -1,11 +1,13 @@
 package restic_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,7 +121,48 @@ func TestLocksTellTheirHolders(t *testing.T) {
 	still, err := r.Locks(t.Context(), command.Exec{})
 	require.NoError(t, err)
 	require.Equal(t, []backup.Lock{lock}, still)
-	require.NoError(t, r.RemoveOwnStaleLock(t.Context(), command.Exec{}))
+	requireUnlocked(t, r)
+}
+
+// requireUnlocked removes the lock of a process that was killed on this machine.
+func requireUnlocked(t *testing.T, r restic.Repository) {
+	t.Helper()
+	own, err := os.Hostname()
+	require.NoError(t, err)
+	removed, err := r.RemoveLocksOf(t.Context(), command.Exec{}, own)
+	require.NoError(t, err)
+	require.True(t, removed)
+}
+
+// TestLocksOfOtherClocksStay has the lock of a machine whose clock is half an hour late:
+// restic would take it for stale, however much its holder lives.
+func TestLocksOfOtherClocksStay(t *testing.T) {
+	const unlock = "unlock --json --no-cache"
+	lock := func(host string, age time.Duration) recording {
+		return recording{stdout: fmt.Sprintf(`{"hostname":%q,"time":%q}`, host, time.Now().Add(-age).Format(time.RFC3339Nano))}
+	}
+	late := backup.Lock{ID: "2"}
+	for name, test := range map[string]struct {
+		other recording
+		dead  []backup.Lock
+		want  bool
+	}{
+		"none so old":          {other: lock("other", 6*time.Minute), want: true},
+		"of the same host":     {other: lock("run", time.Hour), want: true},
+		"in the future":        {other: lock("other", -time.Hour), want: true},
+		"late":                 {other: lock("other", 31*time.Minute)},
+		"another of the host":  {other: lock("run", time.Minute), dead: []backup.Lock{{ID: "1"}}},
+		"late, but known gone": {other: lock("other", 31*time.Minute), dead: []backup.Lock{late}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &player{recordings: []recording{{stdout: "2\n"}, test.other, {}}}
+			removed, err := restic.Repository{}.RemoveLocksOf(t.Context(), p, "run", test.dead...)
+			require.NoError(t, err)
+			require.Equal(t, test.want, removed)
+			last := p.commands[len(p.commands)-1]
+			require.Equal(t, test.want, strings.Join(last.Args, " ") == unlock)
+		})
+	}
 }
 
 // spoil changes a byte of a file in each of the given places, which count from its end

@@ -3,11 +3,18 @@ package restic
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
 )
+
+// lockReaders look at that many locks at once: each is a run of restic.
+const lockReaders = 4
 
 // Locks lists all locks, also of those who died while they held them. It takes none
 // itself.
@@ -16,26 +23,53 @@ func (r Repository) Locks(ctx context.Context, run command.Runner) ([]backup.Loc
 	if err != nil {
 		return nil, err
 	}
-	var locks []backup.Lock
-	for _, id := range strings.Fields(string(rep.stdout)) {
-		var l struct {
-			Hostname string `json:"hostname"`
-		}
-		rep, err := r.run(ctx, run, r.plain("cat", "--no-lock", "lock", id))
-		// One that cannot be read has gone or was renewed meanwhile.
-		if err == nil && json.Unmarshal(rep.stdout, &l) == nil {
-			locks = append(locks, backup.Lock{ID: id, Host: l.Hostname})
-		}
+	ids := strings.Fields(string(rep.stdout))
+	locks := make([]backup.Lock, len(ids))
+	var all errgroup.Group
+	all.SetLimit(lockReaders)
+	for i, id := range ids {
+		all.Go(func() error {
+			var l struct {
+				Hostname string    `json:"hostname"`
+				Time     time.Time `json:"time"`
+			}
+			rep, err := r.run(ctx, run, r.plain("cat", "--no-lock", "lock", id))
+			// One that cannot be read has gone or was renewed meanwhile.
+			if err == nil && json.Unmarshal(rep.stdout, &l) == nil {
+				locks[i] = backup.Lock{ID: id, Host: l.Hostname, Time: l.Time.UTC()}
+			}
+			return nil
+		})
 	}
-	return locks, nil
+	_ = all.Wait() // none of them returns an error
+	return slices.DeleteFunc(locks, func(l backup.Lock) bool { return l.ID == "" }), ctx.Err()
 }
 
-// RemoveOwnStaleLock removes the locks of killed restic processes. restic takes
-// a lock for stale when its process is gone from the host of the same name, or
-// when it was not refreshed for half an hour. So this may only run where the
-// host name belongs to this process ID space alone: in the sandbox that the
-// killed restic ran in.
-func (r Repository) RemoveOwnStaleLock(ctx context.Context, run command.Runner) error {
-	_, err := r.run(ctx, run, r.command("unlock"))
-	return err
+// nearlyStale is shorter than the half an hour after which restic takes a lock for
+// stale, whoever holds it, by the clock of the machine that it runs on. A living restic
+// renews its lock every five minutes: one that seems to be so old is of a machine whose
+// clock differs, or of a process that is gone.
+const nearlyStale = 20 * time.Minute
+
+// RemoveLocksOf removes the locks of killed restic processes that ran under the given
+// host name. restic takes a lock for stale when its process is gone from the host of
+// the same name. So this may only run where the host name belongs to this process ID
+// space alone: in the sandbox that the killed restic ran in, or one that stands for it.
+//
+// It removes nothing, and reports false, if restic would also remove a lock that is
+// somebody else's because the clocks differ. Those in dead may go; if there are any,
+// no other lock of the host may.
+func (r Repository) RemoveLocksOf(ctx context.Context, run command.Runner, host string, dead ...backup.Lock) (removed bool, err error) {
+	locks, err := r.Locks(ctx, run)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(locks, func(l backup.Lock) bool {
+		ours := l.Host == host && len(dead) == 0 || backup.HasLock(dead, l)
+		return !ours && (l.Host == host || time.Since(l.Time) > nearlyStale)
+	}) {
+		return false, nil
+	}
+	_, err = r.run(ctx, run, r.command("unlock"))
+	return err == nil, err
 }

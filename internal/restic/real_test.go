@@ -347,6 +347,6 @@ func TestTheLockOfAKilledResticIsRemoved(t *testing.T) {
 	require.ErrorAs(t, err, &exit)
 	require.Equal(t, syscall.SIGKILL, exit.Signal)
 	require.Equal(t, 1, locks(t, path))
-	require.NoError(t, r.RemoveOwnStaleLock(t.Context(), command.Exec{}))
+	requireUnlocked(t, r)
 	require.Zero(t, locks(t, path))
 }

@@ -107,15 +107,14 @@ func TestOtherCommandsSpeakToRestic(t *testing.T) {
 			func(p *player) error { _, err := r.MarkPartial(t.Context(), p, id); return err },
 			"tag --json --no-cache --retry-lock 1m0s --add partial -- " + id,
 		},
-		"forget":     {func(p *player) error { return r.Forget(t.Context(), p, id) }, "forget --json --no-cache --retry-lock 1m0s -- " + id},
-		"forget all": {func(p *player) error { return r.Forget(t.Context(), p, id, "other") }, "forget --json --no-cache --retry-lock 1m0s -- " + id + " other"},
+		"forget":     {func(p *player) error { return r.Forget(t.Context(), p, id) }, "forget --json --no-cache --retry-lock 20s -- " + id},
+		"forget all": {func(p *player) error { return r.Forget(t.Context(), p, id, "other") }, "forget --json --no-cache --retry-lock 20s -- " + id + " other"},
 		"tag": {
 			func(p *player) error {
 				return r.Tag(t.Context(), p, []string{id, "other"}, []string{"a", "b"}, []string{"c"})
 			},
 			"tag --json --no-cache --retry-lock 1m0s --add a --add b --remove c -- " + id + " other",
 		},
-		"unlock": {func(p *player) error { return r.RemoveOwnStaleLock(t.Context(), p) }, "unlock --json --no-cache"},
 		"ensure": {func(p *player) error { return r.Ensure(t.Context(), p) }, "cat --json --no-cache --no-lock config"},
 		"complete": {
 			func(p *player) error { _, err := r.Complete(t.Context(), p, request, id, nil); return err },

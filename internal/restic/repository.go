@@ -20,6 +20,9 @@ const (
 	// exclusivePatience is for the short work that needs the repository alone
 	// and so has to meet a moment without any backup.
 	exclusivePatience = time.Minute
+	// forgetPatience is for work that is tried again when it does not get the
+	// repository: restic itself looks less and less often.
+	forgetPatience = 20 * time.Second
 )
 
 // Repository is how restic reaches one repository.

@@ -144,7 +144,7 @@ func (r Repository) MarkPartial(ctx context.Context, run command.Runner, id stri
 // may have been removed. It wraps ErrAppendOnly if the account may remove none.
 func (r Repository) Forget(ctx context.Context, run command.Runner, ids ...string) error {
 	for some := range slices.Chunk(ids, mostIDs) {
-		args := append([]string{"--retry-lock", exclusivePatience.String(), "--"}, some...)
+		args := append([]string{"--retry-lock", forgetPatience.String(), "--"}, some...)
 		if _, err := r.run(ctx, run, r.command("forget", args...)); err != nil {
 			return err
 		}
