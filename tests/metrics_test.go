@@ -115,9 +115,9 @@ func TestMetrics(t *testing.T) {
 	require.Equal(t, 0.0, node.of(t, `ammonite_slots{node="node-a",state="free"}`))
 
 	var seen samples
-	await(t, time.Minute, "the control worker does not see the slot in use", func() bool {
+	await(t, patience, "the control worker does not see the slot in use, or the prune", func() bool {
 		seen = scrape(t, control)
-		return seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
+		return seen["ammonite_repository_backups"] == 1 && seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
 	})
 	require.Equal(t, documented(t), seen.names(), "docs/metrics.md and the worker differ")
 	requireThePredecessors(t, s, seen)

@@ -53,7 +53,7 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 	})
 	require.Contains(t, shown.stdout, "the repository is damaged, and one backup with it")
 	require.Contains(t, shown.stdout, stored.ID[:8])
-	require.EqualValues(t, 1, scrape(t, control)["ammonite_repository_degraded"])
+	await(t, patience, "the metric does not tell of the damage", func() bool { return scrape(t, control)["ammonite_repository_degraded"] == 1 })
 
 	repair(t, s, filepath.Base(pack))
 	again := backUp(t, s, hurt.Namespace, hurt.Name).Stored
