@@ -42,9 +42,6 @@ func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) 
 	}
 	ctx, leave := h.enter(ctx)
 	defer leave()
-	if n.queue.Exclusive(ctx) {
-		return backup.Stored{}, toFailure(errNotYourTurn)
-	}
 	track := newTracker(ctx, "Restic")
 	ctx, stopWatching := n.watch(ctx, track)
 	defer stopWatching()
@@ -52,6 +49,9 @@ func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) 
 	stored, err := n.store(ctx, h, in, track)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
+	}
+	if errors.Is(err, errNotYourTurn) {
+		return stored, toFailure(err)
 	}
 	if backup.ClassOf(err) == backup.RepositoryLocked {
 		// Whoever holds the lock may be gone.
@@ -115,12 +115,19 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 	var old []backup.Stored
 	info := activity.GetInfo(ctx)
 	reset := info.WorkflowExecution.RunID != in.Lease.Run
-	if in.Lease.Attempt > 1 || info.Attempt > 1 || reset {
+	again := in.Lease.Attempt > 1 || info.Attempt > 1 || reset
+	if again && !h.unlocked {
 		// The attempt before this one is dead: its node was given up for longer
-		// than its sandbox lives.
-		if _, err := n.repository.RemoveLocksOf(ctx, freshProcessIDs{h.place}, h.lease.Run); err != nil {
+		// than its sandbox lives. Work that waits for the repository would wait for
+		// its lock, and this for that.
+		if h.unlocked, err = n.repository.RemoveLocksOf(ctx, freshProcessIDs{h.place}, h.lease.Run); err != nil {
 			return backup.Stored{}, err
 		}
+	}
+	if n.queue.Exclusive(ctx) {
+		return backup.Stored{}, errNotYourTurn
+	}
+	if again {
 		good, others, err := n.ownBackups(ctx, h.place, request, content, advance)
 		if err != nil {
 			return backup.Stored{}, err
@@ -130,6 +137,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 		}
 		old = others
 	}
+	h.unlocked = false
 	stored, err := n.backUp(ctx, h, request, content, advance)
 	if err != nil && !stored.Partial() {
 		return stored, err

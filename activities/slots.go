@@ -53,6 +53,9 @@ type heldSlot struct {
 	mu     sync.Mutex
 	place  Place
 	device mount.Device
+	// unlocked says that no restic of the run can have left a lock since they were
+	// removed.
+	unlocked bool
 }
 
 // slots counts the volumes that this node works on, and knows which.

@@ -189,7 +189,7 @@ func removedBy(t *testing.T, does func(context.Context) ([]backup.Lock, error)) 
 
 // TestBackupsWaitForTheirTurn has work that needs the repository for itself, and a lock.
 func TestBackupsWaitForTheirTurn(t *testing.T) {
-	a := newAgent(t, 1)
+	a := newAgent(t, 2)
 	in := a.hold(t, 1)
 	a.queue.exclusive = true
 	_, err := call{}.run(t, a.Restic, in)
@@ -197,6 +197,13 @@ func TestBackupsWaitForTheirTurn(t *testing.T) {
 	require.ErrorContains(t, err, "has its turn")
 	require.Zero(t, a.repository.made)
 	require.Zero(t, a.queue.unlocked)
+	require.Zero(t, a.place.unlocked())
+	second := a.hold(t, 2)
+	for range 3 {
+		_, err = call{}.run(t, a.Restic, second)
+		require.ErrorContains(t, err, "has its turn")
+	}
+	require.Equal(t, 1, a.place.unlocked(), "a lock of the attempt before is in the way of that work")
 
 	a.queue.exclusive = false
 	a.repository.trouble = append(a.repository.trouble, func(context.Context, func(backup.Progress)) error {

@@ -179,7 +179,7 @@ const (
 	backupsTurn = 3
 	// unlockTries is how often a turn tries, some seconds each, before it looks at the
 	// locks again.
-	unlockTries = 10
+	unlockTries = 3
 	// exclusivePatience is when such work gives up; the schedule starts it again.
 	exclusivePatience = 36 * time.Hour
 )
