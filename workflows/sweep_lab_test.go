@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ type tenancy struct {
 	policy    selection.Policy
 	// zero is when the claims were made, as the API server says.
 	zero time.Time
+
+	// mu guards what marks of several claims change at once.
+	mu sync.Mutex
 	// fails is how many more attempts of a claim fail.
 	fails map[string]int
 	// began are the hours after zero at which backups of a claim were started.
@@ -109,8 +113,19 @@ func (c *tenancy) backUp(ctx workflow.Context, in workflows.BackupVolumeInput) e
 	return workflow.ExecuteActivity(ctx, "Mark", a).Get(ctx, nil)
 }
 
-func (c *tenancy) mark(ctx context.Context, a attempt) error {
+// begin notes an attempt, and reports whether it is to fail.
+func (c *tenancy) begin(a attempt) (fails bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.began[a.Claim.Name] = append(c.began[a.Claim.Name], int(a.Started.Sub(c.zero)/time.Hour))
+	if fails = c.fails[a.Claim.Name] > 0; fails {
+		c.fails[a.Claim.Name]--
+	}
+	return fails
+}
+
+func (c *tenancy) mark(ctx context.Context, a attempt) error {
+	fails := c.begin(a)
 	v, err := c.client.Volume(ctx, a.Claim)
 	if err != nil {
 		return err
@@ -118,8 +133,7 @@ func (c *tenancy) mark(ctx context.Context, a attempt) error {
 	if err := c.client.MarkStarted(ctx, v, a.Started); err != nil {
 		return err
 	}
-	if c.fails[a.Claim.Name] > 0 {
-		c.fails[a.Claim.Name]--
+	if fails {
 		_, err := c.client.MarkFailed(ctx, v.Claim, a.Started, a.Ended)
 		return err
 	}
