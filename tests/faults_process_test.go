@@ -163,7 +163,7 @@ func TestTemporalRestarted(t *testing.T) {
 	}
 }
 
-// TestTemporalAnswersLate has Temporal answer nothing for some seconds while a volume
+// TestTemporalAnswersLate has Temporal answer nothing for two seconds while a volume
 // is stored. A node must be silent for much longer than that to lose it.
 func TestTemporalAnswersLate(t *testing.T) {
 	t.Parallel()
@@ -171,7 +171,7 @@ func TestTemporalAnswersLate(t *testing.T) {
 	temporal := newRelay(t, s.Lab.TemporalAddress)
 	gate, _ := startGated(t, s, 1, "TEMPORAL_ADDRESS="+temporal.address)
 	run := atTheGate(t, s, gate)
-	temporal.stall(4 * time.Second)
+	temporal.stall(2 * time.Second)
 	gate.Open()
 	requireAttempts(t, awaitSuccess(t, run), false)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/tests/lab"
 	"github.com/ammonite-backup/ammonite/tests/system"
+	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // The rounds of TestRepositoryUnderChaos, without and with AMMONITE_CHAOS=all. A round
@@ -98,12 +99,15 @@ func (c *repositoryChaos) round(t *testing.T, n int) {
 		time.Sleep(time.Duration(c.random.Int64N(int64(3 * time.Second))))
 		told = append(told, c.kill(t))
 	}
+	results := make([]workflows.BackupVolumeResult, len(runs))
 	for i, run := range runs {
-		result := awaitSuccess(t, run)
-		requireSameDisk(t, c.System, result, want[i])
+		results[i] = awaitSuccess(t, run)
 	}
 	for name, w := range work {
 		require.Equal(t, exitSuccess, w.wait(t), "%s: %s", name, w.output())
+	}
+	for i, result := range results {
+		requireSameDisk(t, c.System, result, want[i])
 	}
 	requireNothingLeft(t, c.System)
 	_, err := c.Run(t.Context(), "restic", "check", "--no-cache", "--read-data")
