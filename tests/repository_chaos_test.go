@@ -96,6 +96,8 @@ func (c *repositoryChaos) round(t *testing.T, n int) {
 		work[command[0]] = invoke(t, c.System, command...)
 	}
 	for range 1 + c.random.IntN(2) {
+		// Not until something has happened: the kill is to come at any moment, between
+		// two steps and in the midst of one.
 		time.Sleep(time.Duration(c.random.Int64N(int64(3 * time.Second))))
 		told = append(told, c.kill(t))
 	}
