@@ -19,7 +19,7 @@ type upkept interface {
 	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
 	Forget(ctx context.Context, run command.Runner, ids ...string) error
 	Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error
-	Prune(ctx context.Context, run command.Runner, q restic.PruneRequest, progress func(restic.Work)) (restic.Pruned, error)
+	Prune(ctx context.Context, run command.Runner, limits backup.PruneLimits, wait time.Duration, progress func(restic.Work)) (restic.Pruned, error)
 	Check(ctx context.Context, run command.Runner, part backup.Subset, progress func(restic.Work)) (backup.Damage, error)
 	Touched(ctx context.Context, run command.Runner, d backup.Damage) ([]string, error)
 	Locks(ctx context.Context, run command.Runner) ([]backup.Lock, error)
@@ -90,24 +90,6 @@ func reporting(ctx context.Context) (report func(restic.Work), stop func()) {
 	return func(w restic.Work) { now.Store(&w) }, heartbeat(ctx, func() any { return now.Load() })
 }
 
-// PruneInput says how thorough a prune is. The texts are those of the options of
-// `restic prune`; the defaults are restic's own.
-type PruneInput struct {
-	// MaxUnused is how much of what is stored may go on being unused: "5%", "10G" or
-	// "unlimited".
-	MaxUnused string `json:"maxUnused,omitempty"`
-	// MaxRepack bounds how much is written anew, as in "50G", so that a prune ends in
-	// time.
-	MaxRepack string `json:"maxRepack,omitempty"`
-}
-
-func (in PruneInput) request() restic.PruneRequest {
-	return restic.PruneRequest{MaxUnused: in.MaxUnused, MaxRepack: in.MaxRepack, Wait: pruneWait}
-}
-
-// Validate returns an InvalidInput failure that says what is wrong.
-func (in PruneInput) Validate() error { return in.request().Validate() }
-
 // pruneWait is how long a prune waits for the repository to itself, before the
 // workflow asks again: restic itself looks less and less often.
 const pruneWait = 20 * time.Second
@@ -122,12 +104,12 @@ type Pruned struct {
 
 // Prune frees the space that no backup needs. A repeat goes on where the one before it
 // ended.
-func (u *Upkeep) Prune(ctx context.Context, in PruneInput) (Pruned, error) {
+func (u *Upkeep) Prune(ctx context.Context, in backup.PruneLimits) (Pruned, error) {
 	report, stop := reporting(ctx)
 	defer stop()
 	var p Pruned
 	err := u.inPlace(ctx, func(place command.Runner) (err error) {
-		p.Pruned, err = u.Repository.Prune(ctx, place, in.request(), report)
+		p.Pruned, err = u.Repository.Prune(ctx, place, in, pruneWait, report)
 		return err
 	})
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
-func (r *fakeRepository) Prune(_ context.Context, _ command.Runner, q restic.PruneRequest, progress func(restic.Work)) (restic.Pruned, error) {
+func (r *fakeRepository) Prune(_ context.Context, _ command.Runner, limits backup.PruneLimits, _ time.Duration, progress func(restic.Work)) (restic.Pruned, error) {
 	if r.busy {
 		return restic.Pruned{}, backup.Fail(backup.RepositoryLocked, "locked", "", nil)
 	}
 	progress(restic.Work{Step: "rebuilding index", Percent: 50})
-	return restic.Pruned{Freed: 10, Size: 100}, q.Validate()
+	return restic.Pruned{Freed: 10, Size: 100}, limits.Validate()
 }
 
 func (r *fakeRepository) Check(context.Context, command.Runner, backup.Subset, func(restic.Work)) (d backup.Damage, err error) {
@@ -46,20 +46,20 @@ func TestPruneTellsWhatThereIs(t *testing.T) {
 	for i := range k.repository.backups {
 		k.repository.backups[i].Summary = &restic.SnapshotSummary{BytesProcessed: 200}
 	}
-	value, err := call{}.run(t, k.Prune, PruneInput{MaxUnused: "5%"})
+	value, err := call{}.run(t, k.Prune, backup.PruneLimits{MaxUnused: "5%"})
 	require.NoError(t, err)
 	var pruned Pruned
 	require.NoError(t, value.Get(&pruned))
 	require.Equal(t, Pruned{Pruned: restic.Pruned{Freed: 10, Size: 100}, Backups: 3, Content: 600}, pruned)
 	require.False(t, k.place.open())
 
-	_, err = call{}.run(t, k.Prune, PruneInput{MaxUnused: "much"})
+	_, err = call{}.run(t, k.Prune, backup.PruneLimits{MaxUnused: "much"})
 	require.Equal(t, backup.InvalidInput, ClassOf(err))
 	k.repository.busy = true
-	_, err = call{}.run(t, k.Prune, PruneInput{})
+	_, err = call{}.run(t, k.Prune, backup.PruneLimits{})
 	require.Equal(t, backup.RepositoryLocked, ClassOf(err))
 	k.Repository = nil
-	_, err = call{}.run(t, k.Prune, PruneInput{})
+	_, err = call{}.run(t, k.Prune, backup.PruneLimits{})
 	require.ErrorContains(t, err, "RESTIC_REPOSITORY")
 }
 

@@ -5,7 +5,6 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -29,7 +28,7 @@ type RetainConfig struct {
 // schedule.
 type PruneConfig struct {
 	Timing
-	activities.PruneInput
+	backup.PruneLimits
 }
 
 // VerifyConfig is the schedule of checks of the repository. The zero value is no
@@ -98,7 +97,7 @@ func (c Config) prune(zone *time.Location) (s schedule, enabled bool, wrong prob
 		id: PruneID, timing: timing,
 		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
 		workflow: workflows.PruneName, workflowID: workflows.PruneID, summary: "Frees the space that no backup needs",
-		priority: workflows.SweepPriority, input: c.Prune.PruneInput,
+		priority: workflows.SweepPriority, input: c.Prune.PruneLimits,
 	}, timing.enabled, wrong
 }
 

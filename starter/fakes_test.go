@@ -24,7 +24,6 @@ import (
 
 	activitypb "go.temporal.io/api/activity/v1"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -64,7 +63,7 @@ type fakeTemporal struct {
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
 	rules      retention.Rules
-	prune      activities.PruneInput
+	prune      backup.PruneLimits
 	verify     workflows.VerifyInput
 	described  int
 	cancelled  []string
@@ -80,7 +79,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.input = in
 	case retention.Rules:
 		f.rules = in
-	case activities.PruneInput:
+	case backup.PruneLimits:
 		f.prune = in
 	case workflows.VerifyInput:
 		f.verify = in

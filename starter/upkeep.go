@@ -14,7 +14,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/upkeep"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -47,7 +46,7 @@ func runChore(ctx context.Context, c temporalClient, what chore, in, result any)
 }
 
 func newPruneCommand(s surroundings) *cobra.Command {
-	var in activities.PruneInput
+	var in backup.PruneLimits
 	var output format
 	cmd := &cobra.Command{
 		Use:   "prune",
@@ -70,7 +69,7 @@ much that was. Backups that have not begun wait meanwhile.
 	return cmd
 }
 
-func runPrune(ctx context.Context, s surroundings, in activities.PruneInput, output format) error {
+func runPrune(ctx context.Context, s surroundings, in backup.PruneLimits, output format) error {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func TestPruneByHand(t *testing.T) {
 	out := w.execute(t, "prune", "--max-unused", "1%", "--max-repack", "50G")
 	require.Equal(t, exitSuccess, out.code, out.stderr)
 	require.Equal(t, "Freed 1.0 GiB; 12 backups of 100.0 GiB take 10.0 GiB (10.0:1), 3.0 MiB less than before.\n", out.stdout)
-	require.Equal(t, activities.PruneInput{MaxUnused: "1%", MaxRepack: "50G"}, w.temporal.prune)
+	require.Equal(t, backup.PruneLimits{MaxUnused: "1%", MaxRepack: "50G"}, w.temporal.prune)
 	require.Contains(t, w.execute(t, "prune", "-o", "json").stdout, `"growth": -3145728`)
 
 	out = w.execute(t, "prune", "--max-unused", "much")

@@ -27,7 +27,7 @@ type PruneResult struct {
 }
 
 // Prune frees the space of what no backup needs any more.
-func Prune(ctx workflow.Context, in activities.PruneInput) (result PruneResult, err error) {
+func Prune(ctx workflow.Context, in backup.PruneLimits) (result PruneResult, err error) {
 	defer func() { err = asFailure(err, result) }()
 	if err := in.Validate(); err != nil {
 		return result, err

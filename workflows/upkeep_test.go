@@ -43,12 +43,12 @@ func classed(class backup.Class) error {
 }
 
 func TestPruneTellsGrowth(t *testing.T) {
-	env := newEnvironment(map[string]any{"Prune": func(_ context.Context, in activities.PruneInput) (activities.Pruned, error) {
-		require.Equal(t, activities.PruneInput{MaxUnused: "1%"}, in)
+	env := newEnvironment(map[string]any{"Prune": func(_ context.Context, in backup.PruneLimits) (activities.Pruned, error) {
+		require.Equal(t, backup.PruneLimits{MaxUnused: "1%"}, in)
 		return activities.Pruned{Pruned: restic.Pruned{Freed: 5, Size: 100}, Backups: 3}, nil
 	}})
 	env.SetLastCompletionResult(workflows.PruneResult{Pruned: activities.Pruned{Pruned: restic.Pruned{Size: 130}}})
-	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{MaxUnused: "1%"})
+	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{MaxUnused: "1%"})
 	var result workflows.PruneResult
 	require.NoError(t, env.GetWorkflowError())
 	require.NoError(t, env.GetWorkflowResult(&result))
@@ -56,7 +56,7 @@ func TestPruneTellsGrowth(t *testing.T) {
 	require.Equal(t, 3, result.Backups)
 
 	env = newEnvironment(nil)
-	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{MaxRepack: "all"})
+	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{MaxRepack: "all"})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(env.GetWorkflowError()))
 }
 
@@ -76,7 +76,7 @@ func TestExclusiveWorkTakesTurns(t *testing.T) {
 		turns = append(turns, in.Wait.Std())
 	})
 	began := env.Now()
-	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{})
+	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{})
 	require.Equal(t, backup.RepositoryLocked, activities.ClassOf(env.GetWorkflowError()))
 	require.Equal(t, []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 4 * time.Hour}, turns)
 	took := env.Now().Sub(began)
@@ -96,13 +96,13 @@ func TestExclusiveStepRunsUntilItsTurnEnds(t *testing.T) {
 		"busy for too long": {busy: 90, wait: time.Hour, class: backup.RepositoryLocked},
 	} {
 		t.Run(name, func(t *testing.T) {
-			env := newEnvironment(map[string]any{"Prune": func(context.Context, activities.PruneInput) (activities.Pruned, error) {
+			env := newEnvironment(map[string]any{"Prune": func(context.Context, backup.PruneLimits) (activities.Pruned, error) {
 				return activities.Pruned{}, nil
 			}})
 			if test.busy > 0 {
-				env.OnActivity("Prune", mock.Anything, activities.PruneInput{MaxUnused: "7%"}).After(time.Minute).Return(activities.Pruned{}, classed(backup.RepositoryLocked)).Times(test.busy)
+				env.OnActivity("Prune", mock.Anything, backup.PruneLimits{MaxUnused: "7%"}).After(time.Minute).Return(activities.Pruned{}, classed(backup.RepositoryLocked)).Times(test.busy)
 			}
-			env.OnActivity("Prune", mock.Anything, activities.PruneInput{MaxUnused: "7%"}).Return(activities.Pruned{Backups: 7}, nil)
+			env.OnActivity("Prune", mock.Anything, backup.PruneLimits{MaxUnused: "7%"}).Return(activities.Pruned{Backups: 7}, nil)
 			env.ExecuteWorkflow(workflows.Exclusive, workflows.ExclusiveInput{Step: "Prune", Input: []byte(`{"maxUnused":"7%"}`), Wait: backup.Duration(test.wait)})
 			require.Equal(t, test.class, activities.ClassOf(env.GetWorkflowError()))
 			if test.class == "" {

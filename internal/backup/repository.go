@@ -2,9 +2,37 @@ package backup
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 )
+
+// PruneLimits say how thorough a prune is. The texts are those of the options of
+// `restic prune`; the defaults are restic's own.
+type PruneLimits struct {
+	// MaxUnused is how much of what is stored may go on being unused, as a part or a
+	// size: "5%", "10G" or "unlimited".
+	MaxUnused string `json:"maxUnused,omitempty"`
+	// MaxRepack bounds how much is written anew, as in "50G", so that a prune ends in
+	// time; the next one goes on. Empty for no bound.
+	MaxRepack string `json:"maxRepack,omitempty"`
+}
+
+var (
+	sizeOption   = regexp.MustCompile(`^\d+[kKmMgGtT]?$`)
+	unusedOption = regexp.MustCompile(`^(unlimited|\d+(\.\d+)?%|\d+[kKmMgGtT]?)$`)
+)
+
+// Validate returns an InvalidInput failure that says what is wrong.
+func (l PruneLimits) Validate() error {
+	if l.MaxUnused != "" && !unusedOption.MatchString(l.MaxUnused) {
+		return Fail(InvalidInput, fmt.Sprintf("maxUnused: %q is neither a part nor a size", l.MaxUnused), "Give one such as 5%, 10G or unlimited.", nil)
+	}
+	if l.MaxRepack != "" && !sizeOption.MatchString(l.MaxRepack) {
+		return Fail(InvalidInput, fmt.Sprintf("maxRepack: %q is no size", l.MaxRepack), "Give one such as 50G.", nil)
+	}
+	return nil
+}
 
 // Subset is a part of all data: part number Part, from 1, of Of parts.
 type Subset struct {

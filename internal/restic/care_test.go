@@ -58,7 +58,7 @@ func TestPruneFreesWhatNoBackupNeeds(t *testing.T) {
 	require.NoError(t, r.Forget(t.Context(), command.Exec{}, id))
 
 	var steps []string
-	pruned, err := r.Prune(t.Context(), command.Exec{}, restic.PruneRequest{MaxUnused: "0", MaxRepack: "1G"}, func(w restic.Work) {
+	pruned, err := r.Prune(t.Context(), command.Exec{}, backup.PruneLimits{MaxUnused: "0", MaxRepack: "1G"}, 0, func(w restic.Work) {
 		steps = append(steps, w.Step)
 	})
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestPruneFreesWhatNoBackupNeeds(t *testing.T) {
 	require.Zero(t, pruned.Unused)
 	require.Contains(t, steps, "loading all snapshots")
 	require.Contains(t, steps, "rebuilding index")
-	again, err := r.Prune(t.Context(), command.Exec{}, restic.PruneRequest{}, nil)
+	again, err := r.Prune(t.Context(), command.Exec{}, backup.PruneLimits{}, 0, nil)
 	require.NoError(t, err)
 	require.Equal(t, restic.Pruned{Size: pruned.Size}, again)
 	require.True(t, check(t, r).None())
@@ -76,12 +76,12 @@ func TestPruneFreesWhatNoBackupNeeds(t *testing.T) {
 func TestPruneIsRefusedOrWaits(t *testing.T) {
 	t.Parallel()
 	r, _ := newRepository(t)
-	for _, q := range []restic.PruneRequest{{MaxUnused: "much"}, {MaxUnused: "--help"}, {MaxRepack: "5%"}, {MaxRepack: "-1"}} {
-		_, err := r.Prune(t.Context(), command.Exec{}, q, nil)
+	for _, q := range []backup.PruneLimits{{MaxUnused: "much"}, {MaxUnused: "--help"}, {MaxRepack: "5%"}, {MaxRepack: "-1"}} {
+		_, err := r.Prune(t.Context(), command.Exec{}, q, 0, nil)
 		require.Equal(t, backup.InvalidInput, backup.ClassOf(err), "%+v", q)
 	}
 	lockForever(t, r)
-	_, err := r.Prune(t.Context(), command.Exec{}, restic.PruneRequest{Wait: time.Second}, nil)
+	_, err := r.Prune(t.Context(), command.Exec{}, backup.PruneLimits{}, time.Second, nil)
 	require.Equal(t, backup.RepositoryLocked, backup.ClassOf(err))
 }
 
@@ -161,6 +161,34 @@ func TestLocksOfOtherClocksStay(t *testing.T) {
 			require.Equal(t, test.want, removed)
 			last := p.commands[len(p.commands)-1]
 			require.Equal(t, test.want, strings.Join(last.Args, " ") == unlock)
+		})
+	}
+}
+
+// TestLocksThatCannotBeReadAreNotOverlooked has a storage that fails for one read: the
+// lock that it does not show may be one that restic would remove with the others.
+func TestLocksThatCannotBeReadAreNotOverlooked(t *testing.T) {
+	t.Parallel()
+	failed := recording{code: 1, stderr: "Fatal: server response unexpected: 503 Service Unavailable (503)\n"}
+	rubbish := recording{code: 1, stderr: "LoadRaw(<lock/1>): invalid data returned\n"}
+	listed, none := recording{stdout: "1\n"}, recording{}
+	for name, test := range map[string]struct {
+		recordings []recording
+		want       bool
+	}{
+		"there":              {recordings: []recording{listed, failed, listed}},
+		"gone by then":       {recordings: []recording{listed, failed, none, {}}, want: true},
+		"unknown whether so": {recordings: []recording{listed, failed, failed}},
+		"no lock at all":     {recordings: []recording{listed, rubbish, {}}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &player{recordings: test.recordings}
+			removed, err := restic.Repository{}.RemoveLocksOf(t.Context(), p, "run")
+			require.Equal(t, test.want, removed)
+			if !test.want {
+				require.ErrorContains(t, err, "503")
+			}
+			require.Equal(t, test.want, p.commands[len(p.commands)-1].Args[0] == "unlock")
 		})
 	}
 }

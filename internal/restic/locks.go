@@ -3,6 +3,8 @@ package restic
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -17,32 +19,64 @@ import (
 const lockReaders = 4
 
 // Locks lists all locks, also of those who died while they held them. It takes none
-// itself.
+// itself. Left out are files that restic does not take for locks, because what they hold
+// is damaged.
 func (r Repository) Locks(ctx context.Context, run command.Runner) ([]backup.Lock, error) {
-	rep, err := r.run(ctx, run, r.plain("list", "--no-lock", "locks"))
+	ids, err := r.lockIDs(ctx, run)
 	if err != nil {
 		return nil, err
 	}
-	ids := strings.Fields(string(rep.stdout))
-	locks := make([]backup.Lock, len(ids))
+	locks, unread := make([]backup.Lock, len(ids)), make([]error, len(ids))
 	var all errgroup.Group
 	all.SetLimit(lockReaders)
 	for i, id := range ids {
 		all.Go(func() error {
-			var l struct {
-				Hostname string    `json:"hostname"`
-				Time     time.Time `json:"time"`
-			}
-			rep, err := r.run(ctx, run, r.plain("cat", "--no-lock", "lock", id))
-			// One that cannot be read has gone or was renewed meanwhile.
-			if err == nil && json.Unmarshal(rep.stdout, &l) == nil {
-				locks[i] = backup.Lock{ID: id, Host: l.Hostname, Time: l.Time.UTC()}
-			}
+			locks[i], unread[i] = r.lock(ctx, run, id)
 			return nil
 		})
 	}
 	_ = all.Wait() // none of them returns an error
+	if errors.Join(unread...) != nil {
+		// What could not be read may be gone by now, or renewed under another ID. What is
+		// still there may be anybody's, and nobody may act as if it were not.
+		still, err := r.lockIDs(ctx, run)
+		if err != nil {
+			return nil, err
+		}
+		for i, err := range unread {
+			if err != nil && slices.Contains(still, ids[i]) {
+				return nil, err
+			}
+		}
+	}
 	return slices.DeleteFunc(locks, func(l backup.Lock) bool { return l.ID == "" }), ctx.Err()
+}
+
+func (r Repository) lockIDs(ctx context.Context, run command.Runner) ([]string, error) {
+	rep, err := r.run(ctx, run, r.plain("list", "--no-lock", "locks"))
+	return strings.Fields(string(rep.stdout)), err
+}
+
+// noLock is how restic says of a file that its content does not match its name.
+const noLock = "invalid data returned"
+
+// lock reads one lock. It returns none for what restic does not take for one.
+func (r Repository) lock(ctx context.Context, run command.Runner, id string) (backup.Lock, error) {
+	var l struct {
+		Hostname string    `json:"hostname"`
+		Time     time.Time `json:"time"`
+	}
+	rep, err := r.run(ctx, run, r.plain("cat", "--no-lock", "lock", id))
+	if err != nil {
+		if strings.Contains(err.Error(), noLock) {
+			return backup.Lock{}, nil
+		}
+		return backup.Lock{}, err
+	}
+	if err := json.Unmarshal(rep.stdout, &l); err != nil {
+		return backup.Lock{}, fmt.Errorf("reading lock %s: %w", id, err)
+	}
+	return backup.Lock{ID: id, Host: l.Hostname, Time: l.Time.UTC()}, nil
 }
 
 // nearlyStale is shorter than the half an hour after which restic takes a lock for

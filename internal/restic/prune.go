@@ -13,35 +13,6 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/command"
 )
 
-// PruneRequest says how thorough a prune is. The texts are those of the options of
-// `restic prune`.
-type PruneRequest struct {
-	// MaxUnused is how much of what is stored may go on being unused, as a part or a
-	// size: "5%", "10G" or "unlimited".
-	MaxUnused string
-	// MaxRepack bounds how much is written anew, as in "50G", so that a prune ends in
-	// time; the next one goes on. Empty for no bound.
-	MaxRepack string
-	// Wait is for how long restic waits for the repository to itself.
-	Wait time.Duration
-}
-
-var (
-	sizeOption   = regexp.MustCompile(`^\d+[kKmMgGtT]?$`)
-	unusedOption = regexp.MustCompile(`^(unlimited|\d+(\.\d+)?%|\d+[kKmMgGtT]?)$`)
-)
-
-// Validate returns an InvalidInput failure that says what is wrong.
-func (q PruneRequest) Validate() error {
-	if q.MaxUnused != "" && !unusedOption.MatchString(q.MaxUnused) {
-		return backup.Fail(backup.InvalidInput, fmt.Sprintf("maxUnused: %q is neither a part nor a size", q.MaxUnused), "Give one such as 5%, 10G or unlimited.", nil)
-	}
-	if q.MaxRepack != "" && !sizeOption.MatchString(q.MaxRepack) {
-		return backup.Fail(backup.InvalidInput, fmt.Sprintf("maxRepack: %q is no size", q.MaxRepack), "Give one such as 50G.", nil)
-	}
-	return nil
-}
-
 // Pruned is what a prune tells, in bytes. restic rounds the numbers.
 type Pruned struct {
 	// Freed is what it removed, Size what is left, and Unused how much of that no
@@ -52,19 +23,19 @@ type Pruned struct {
 }
 
 // Prune frees the space that no backup needs any more. It needs the repository for
-// itself; if it does not get it within q.Wait, that is a RepositoryLocked failure. It
+// itself; if it does not get it within that wait, that is a RepositoryLocked failure. It
 // may be interrupted at any point: the next one goes on. progress, which may be nil,
 // is called while restic works.
-func (r Repository) Prune(ctx context.Context, run command.Runner, q PruneRequest, progress func(Work)) (Pruned, error) {
-	if err := q.Validate(); err != nil {
+func (r Repository) Prune(ctx context.Context, run command.Runner, limits backup.PruneLimits, wait time.Duration, progress func(Work)) (Pruned, error) {
+	if err := limits.Validate(); err != nil {
 		return Pruned{}, err
 	}
-	args := []string{"--retry-lock", q.Wait.String()}
-	if q.MaxUnused != "" {
-		args = append(args, "--max-unused", q.MaxUnused)
+	args := []string{"--retry-lock", wait.String()}
+	if limits.MaxUnused != "" {
+		args = append(args, "--max-unused", limits.MaxUnused)
 	}
-	if q.MaxRepack != "" {
-		args = append(args, "--max-repack-size", q.MaxRepack)
+	if limits.MaxRepack != "" {
+		args = append(args, "--max-repack-size", limits.MaxRepack)
 	}
 	var pruned Pruned
 	var s said

@@ -18,7 +18,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
@@ -160,7 +159,7 @@ func (r *recorder) upkeep(ctx context.Context) error {
 		id, workflow string
 		in           any
 	}{
-		{workflows.PruneID, workflows.PruneName, activities.PruneInput{}},
+		{workflows.PruneID, workflows.PruneName, backup.PruneLimits{}},
 		{workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
 	} {
 		run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: one.id, TaskQueue: backup.ControlQueue}, one.workflow, one.in)
