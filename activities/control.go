@@ -31,6 +31,7 @@ type Ceph interface {
 	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
 	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error
 	Load(ctx context.Context) (backup.Load, error)
+	Remnants(ctx context.Context) ([]backup.Remnant, error)
 }
 
 // runs answers what Temporal knows about workflow runs.
@@ -38,6 +39,8 @@ type runs interface {
 	// Open reports whether the run, or the one that a reset replaced it by, has
 	// not ended yet. A run that Temporal has forgotten is not open.
 	Open(ctx context.Context, workflowID, runID string) (bool, error)
+	// State returns what is known of the run with that ID.
+	State(ctx context.Context, run string) (RunState, error)
 	// Running returns the workflow IDs of all backups that are under way.
 	Running(ctx context.Context) (map[string]bool, error)
 	// Await returns how runs ended once one has, or nothing when ctx ends first.
@@ -53,7 +56,9 @@ type Control struct {
 	// Ceph finds a cluster by ceph-csi's name for it. A cluster that is not
 	// configured is a VolumeUnsupported failure.
 	Ceph func(clusterID string) (Ceph, error)
-	Runs runs
+	// ClusterIDs are those of all that are configured.
+	ClusterIDs []string
+	Runs       runs
 	// ScratchPool is where clones are made; empty stands for the pool of the
 	// image.
 	ScratchPool string
@@ -248,7 +253,8 @@ func (c *Control) mark(ctx context.Context, in AnnotateInput) (AnnotateResult, e
 
 // CleanupInput says what a run made and where.
 type CleanupInput struct {
-	Run    string        `json:"run"`
+	Run string `json:"run"`
+	// Source is empty when there is no snapshot, or nobody knows of what.
 	Source backup.Source `json:"source"`
 	// ScratchPool is empty when the run makes no clones.
 	ScratchPool string `json:"scratchPool,omitempty"`
@@ -277,19 +283,13 @@ func (c *Control) Cleanup(ctx context.Context, in CleanupInput) error {
 			held = err
 		}
 	}
+	if in.Source.Image == (backup.Image{}) && !in.Source.IsSubvolume() {
+		return toFailure(held)
+	}
 	// The snapshot goes even while a clone is held: Ceph keeps what the clone
 	// needs, and the volume itself can be deleted again.
 	if err := cluster.EnsureSnapshotAbsent(ctx, in.Source, backup.SnapshotName(in.Run)); err != nil {
 		return toFailure(err)
 	}
 	return toFailure(held)
-}
-
-// RunOpen reports whether the run that a leftover belongs to still goes on and
-// will clean up by itself. It only reads.
-func (c *Control) RunOpen(ctx context.Context, in Leftover) (bool, error) {
-	ctx, done := uninterrupted(ctx)
-	defer done()
-	open, err := c.Runs.Open(ctx, in.WorkflowID, in.RunID)
-	return open, toFailure(err)
 }

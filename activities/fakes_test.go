@@ -198,6 +198,8 @@ type fakePlace struct {
 	brokenDevice bool
 	// closing, when set, is waited for by Close.
 	closing chan struct{}
+	// stays is how many times Close fails.
+	stays int
 }
 
 func newFakePlace() *fakePlace { return &fakePlace{done: make(chan struct{})} }
@@ -220,6 +222,10 @@ func (p *fakePlace) end() { p.once.Do(func() { close(p.done) }) }
 func (p *fakePlace) Close(context.Context) error {
 	if p.closing != nil {
 		<-p.closing
+	}
+	if p.stays > 0 {
+		p.stays--
+		return errors.New("something is in the way")
 	}
 	p.end()
 	return nil

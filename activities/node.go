@@ -144,6 +144,10 @@ type Leftover struct {
 	Lease       Lease         `json:"lease"`
 	Source      backup.Source `json:"source"`
 	ScratchPool string        `json:"scratchPool,omitempty"`
+	// What and Why are set where somebody looked: what there is, and why it is
+	// nobody's.
+	What string `json:"what,omitempty"`
+	Why  string `json:"why,omitempty"`
 }
 
 // leftoverFile lies in each lease's directory.
@@ -218,7 +222,8 @@ func (n *Node) letGo(ctx context.Context, h *heldSlot, leftover Leftover) {
 		})
 	}
 	if err := n.slots.giveBack(ctx, h); err != nil {
-		log.Error("could not tear down what the lease held; the agent's next start sweeps it", "error", err)
+		log.Error("could not tear down what the lease held; it is tried again", "lease", h.lease.String(), "error", err)
+		go n.slots.vacateLater(h, log)
 	}
 }
 

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/log"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -63,10 +66,12 @@ type slots struct {
 	mu   sync.Mutex
 	free int
 	held map[Lease]*heldSlot
+	// stuck are leases whose places are still there although they have ended.
+	stuck map[Lease]bool
 }
 
 func newSlots(n int) *slots {
-	return &slots{free: n, held: map[Lease]*heldSlot{}}
+	return &slots{free: n, held: map[Lease]*heldSlot{}, stuck: map[Lease]bool{}}
 }
 
 // acquire takes a slot for the lease without waiting: a volume that waits here
@@ -74,7 +79,7 @@ func newSlots(n int) *slots {
 func (s *slots) acquire(ctx context.Context, l Lease, dir string) (*heldSlot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, twice := s.held[l]; twice || s.free == 0 {
+	if _, twice := s.held[l]; twice || s.stuck[l] || s.free == 0 {
 		return nil, backup.Fail(backup.NodeBusy, "the node has no free slot", "The volume waits for one by itself.", nil)
 	}
 	s.free--
@@ -101,8 +106,36 @@ func (s *slots) giveBack(ctx context.Context, h *heldSlot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.held, h.lease)
+	if err != nil {
+		s.stuck[h.lease] = true
+	}
 	s.free++
 	return err
+}
+
+// vacateAgain is how often a lease's place is torn down that did not go at first, for as
+// long as the agent lives; its next start does the same.
+const vacateAgain = time.Minute
+
+// vacateLater tears down a lease's place once whatever is in the way has gone. Until
+// then the lease is not taken again: a workflow that was reset asks for the same one.
+func (s *slots) vacateLater(h *heldSlot, log log.Logger) {
+	for {
+		time.Sleep(vacateAgain)
+		ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
+		h.mu.Lock()
+		err := h.vacate(ctx)
+		h.mu.Unlock()
+		cancel()
+		if err == nil {
+			s.mu.Lock()
+			delete(s.stuck, h.lease)
+			s.mu.Unlock()
+			log.Info("tore down what the lease held", "lease", h.lease.String())
+			return
+		}
+		log.Error("still cannot tear down what the lease held", "lease", h.lease.String(), "error", err)
+	}
 }
 
 // holding returns the slot that the lease holds on this node, or a LeaseLost

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	tlog "go.temporal.io/sdk/log"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
@@ -63,6 +65,34 @@ func TestSlotIsFreeOnlyOnceItsPlaceIsClosed(t *testing.T) {
 		require.False(t, place.open())
 		require.NoDirExists(t, dir)
 		_, err = s.acquire(t.Context(), Lease{Run: run, Attempt: 2}, dir)
+		require.NoError(t, err)
+	})
+}
+
+// TestPlaceThatStaysIsTornDownLater has a place that does not go at first. Its slot is
+// free for others meanwhile, but nobody else gets its directory.
+func TestPlaceThatStaysIsTornDownLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lease")
+	synctest.Test(t, func(t *testing.T) {
+		s, place := newSlots(1), newFakePlace()
+		place.stays = 3
+		h, err := s.acquire(t.Context(), Lease{Run: run, Attempt: 1}, dir)
+		require.NoError(t, err)
+		require.NoError(t, h.occupy(t.Context(), func(context.Context, string, string) (Place, error) { return place, nil }))
+		require.Error(t, s.giveBack(t.Context(), h))
+		go s.vacateLater(h, tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+		pass(2*vacateAgain + time.Second)
+		require.DirExists(t, dir)
+		_, err = s.acquire(t.Context(), h.lease, dir)
+		require.Equal(t, backup.NodeBusy, backup.ClassOf(err))
+		other, err := s.acquire(t.Context(), Lease{Run: run, Attempt: 2}, dir+"2")
+		require.NoError(t, err)
+		require.NoError(t, s.giveBack(t.Context(), other))
+
+		pass(vacateAgain)
+		require.False(t, place.open())
+		require.NoDirExists(t, dir)
+		_, err = s.acquire(t.Context(), h.lease, dir)
 		require.NoError(t, err)
 	})
 }

@@ -25,6 +25,9 @@ type apis struct {
 	trouble    error
 	told       []backup.Event
 	failures   int
+	remnants   []backup.Remnant
+	states     map[string]RunState
+	asked      []string
 }
 
 func (a *apis) Candidates(context.Context, string) ([]selection.Candidate, error) {

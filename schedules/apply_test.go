@@ -28,10 +28,18 @@ func startsOnly(workflow string) *schedulepb.Schedule {
 	}}}
 }
 
+// onlySweeps is the default but for the look for leftovers.
+var onlySweeps = schedules.Config{Reconcile: schedules.ReconcileConfig{Timing: schedules.Timing{Enabled: new(bool)}}}
+
+// parse reads a configuration without a look for leftovers, unless it says something of
+// that.
 func parse(t *testing.T, text string) schedules.Config {
 	t.Helper()
 	c, err := schedules.Parse([]byte(text))
 	require.NoError(t, err)
+	if c.Reconcile == (schedules.ReconcileConfig{}) {
+		c.Reconcile = onlySweeps.Reconcile
+	}
 	return c
 }
 
@@ -51,13 +59,13 @@ func requireSettled(t *testing.T, f *fakeService, c schedules.Config) {
 	require.Equal(t, writes, f.writes)
 }
 
-func TestTheDefaultIsOneSweepSchedule(t *testing.T) {
+func TestTheDefaultIsToSweepAndToLookForLeftovers(t *testing.T) {
 	f := newFake()
 	changes, err := schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, true)
 	require.NoError(t, err)
 	require.Zero(t, f.writes, "a dry run writes nothing")
 	require.Equal(t, changes, apply(t, f, schedules.Config{}))
-	require.Len(t, changes, 1)
+	require.Len(t, changes, 2)
 	require.Equal(t, `sweep: create
   when                 every 15m
   time zone            UTC
@@ -109,11 +117,11 @@ func TestOnlyWhatDiffersIsTold(t *testing.T) {
 
 func TestAPauseSurvives(t *testing.T) {
 	f := newFake()
-	apply(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
 	f.change("sweep", func(s *schedulepb.Schedule) {
 		s.State = &schedulepb.ScheduleState{Paused: true, Notes: "Ceph is moving house", LimitedActions: true, RemainingActions: 4}
 	})
-	requireSettled(t, f, schedules.Config{})
+	requireSettled(t, f, onlySweeps)
 	changes := apply(t, f, parse(t, "sweep: {every: 5m}"))
 	require.Equal(t, schedules.Update, changes[0].Kind)
 	require.Contains(t, changes[0].String(), "sweep: update (paused, and stays so: Ceph is moving house)")
@@ -127,7 +135,7 @@ func TestAPauseSurvives(t *testing.T) {
 // its update.
 func TestAPauseThatComesInBetweenSurvives(t *testing.T) {
 	f := newFake()
-	apply(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
 	once := sync.OnceFunc(func() { f.change("sweep", func(s *schedulepb.Schedule) { s.State.Paused = true }) })
 	f.before = func(string, string) error { once(); return nil }
 	c := parse(t, "sweep: {every: 5m}")
@@ -138,7 +146,7 @@ func TestAPauseThatComesInBetweenSurvives(t *testing.T) {
 
 func TestWhatIsNoLongerConfiguredIsRemoved(t *testing.T) {
 	f := newFake()
-	apply(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
 	f.add(t, "older", "Prune", "v0:whatever")
 	f.add(t, "foreign", "Sweep", "")
 	f.add(t, "another", "Report", "")
@@ -154,27 +162,27 @@ func TestWhatIsNoLongerConfiguredIsRemoved(t *testing.T) {
 func TestAForeignScheduleOfTheSameNameIsLeftAlone(t *testing.T) {
 	f := newFake()
 	f.add(t, "sweep", "ChimneySweep", "")
-	_, err := schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, false)
+	_, err := schedules.Apply(t.Context(), f.temporal(), onlySweeps, false)
 	require.ErrorContains(t, err, "not Ammonite's: it starts ChimneySweep")
 	require.ErrorContains(t, err, "temporal schedule delete -s sweep")
 	require.Zero(t, f.writes)
 
 	// One that sweeps is Ammonite's that lost its mark.
 	f.add(t, "sweep", "Sweep", "")
-	apply(t, f, schedules.Config{})
-	requireSettled(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
+	requireSettled(t, f, onlySweeps)
 }
 
 func TestALostMarkIsPutBack(t *testing.T) {
 	f := newFake()
-	apply(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
 	f.kept["sweep"].attributes = nil
-	changes := apply(t, f, schedules.Config{})
+	changes := apply(t, f, onlySweeps)
 	require.Equal(t, schedules.Update, changes[0].Kind)
 	require.True(t, changes[0].Edited)
 	require.Len(t, changes[0].Differences, 1)
 	require.Equal(t, "mark", changes[0].Differences[0].Property)
-	requireSettled(t, f, schedules.Config{})
+	requireSettled(t, f, onlySweeps)
 }
 
 func TestJitterIsATenthOfThePeriod(t *testing.T) {
@@ -232,9 +240,9 @@ func TestEditsByHandArePutBack(t *testing.T) {
 		}),
 	} {
 		f := newFake()
-		apply(t, f, schedules.Config{})
+		apply(t, f, onlySweeps)
 		f.change("sweep", edit)
-		changes := apply(t, f, schedules.Config{})
+		changes := apply(t, f, onlySweeps)
 		require.Equal(t, schedules.Update, changes[0].Kind, want)
 		require.True(t, changes[0].Edited, want)
 		require.Contains(t, changes[0].String(), "since somebody changed it by hand")
@@ -243,7 +251,7 @@ func TestEditsByHandArePutBack(t *testing.T) {
 			lines += schedules.Change{Schedule: "-", Differences: []schedules.Difference{d}}.String()
 		}
 		require.Contains(t, lines, want)
-		requireSettled(t, f, schedules.Config{})
+		requireSettled(t, f, onlySweeps)
 	}
 }
 
@@ -271,13 +279,13 @@ func TestAppliedByManyAtTheSameTime(t *testing.T) {
 		failures := make([]error, callers)
 		for i := range callers {
 			all.Go(func() {
-				_, failures[i] = schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, false)
+				_, failures[i] = schedules.Apply(t.Context(), f.temporal(), onlySweeps, false)
 			})
 		}
 		all.Wait()
 		require.NoError(t, errors.Join(failures...))
 		f.before = nil
-		requireSettled(t, f, schedules.Config{})
+		requireSettled(t, f, onlySweeps)
 	}
 }
 
@@ -295,13 +303,13 @@ func TestAFailureInTheMiddleIsMadeUpForByTheNextTime(t *testing.T) {
 			}
 			return nil
 		}
-		changes, err := schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, false)
+		changes, err := schedules.Apply(t.Context(), f.temporal(), onlySweeps, false)
 		require.ErrorContains(t, err, "the disk is full", broken)
 		require.Len(t, changes, 1, "the rest is done: %v", changes)
 
 		f.before = nil
-		require.Equal(t, 1, schedules.Changed(apply(t, f, schedules.Config{})), broken)
-		requireSettled(t, f, schedules.Config{})
+		require.Equal(t, 1, schedules.Changed(apply(t, f, onlySweeps)), broken)
+		requireSettled(t, f, onlySweeps)
 	}
 }
 
@@ -309,9 +317,9 @@ func TestATemporalThatIsBusyIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		f.busy = 12
-		apply(t, f, schedules.Config{})
+		apply(t, f, onlySweeps)
 		f.busy = 1000
-		_, err := schedules.Apply(t.Context(), f.temporal(), schedules.Config{}, false)
+		_, err := schedules.Apply(t.Context(), f.temporal(), onlySweeps, false)
 		require.ErrorContains(t, err, "consistent query buffer is full")
 	})
 }
@@ -324,14 +332,14 @@ func TestAnAttributeThatTemporalHearsOfLateIsWaitedFor(t *testing.T) {
 		}
 		return nil
 	}
-	apply(t, f, schedules.Config{})
+	apply(t, f, onlySweeps)
 	require.Contains(t, f.kept, "sweep")
 }
 
 func TestSomebodyWhoChangesItAgainAndAgainIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
-		apply(t, f, schedules.Config{})
+		apply(t, f, onlySweeps)
 		f.before = func(string, string) error {
 			f.change("sweep", func(*schedulepb.Schedule) {})
 			return nil

@@ -23,11 +23,12 @@ import (
 type Config struct {
 	// TimeZone is the IANA name of the time zone that cron expressions and offsets
 	// are meant in. The default is UTC.
-	TimeZone string       `json:"timeZone,omitempty"`
-	Sweep    SweepConfig  `json:"sweep,omitzero"`
-	Retain   RetainConfig `json:"retain,omitzero"`
-	Prune    PruneConfig  `json:"prune,omitzero"`
-	Verify   VerifyConfig `json:"verify,omitzero"`
+	TimeZone  string          `json:"timeZone,omitempty"`
+	Sweep     SweepConfig     `json:"sweep,omitzero"`
+	Retain    RetainConfig    `json:"retain,omitzero"`
+	Prune     PruneConfig     `json:"prune,omitzero"`
+	Verify    VerifyConfig    `json:"verify,omitzero"`
+	Reconcile ReconcileConfig `json:"reconcile,omitzero"`
 }
 
 // SweepConfig is the schedule of sweeps, and what they go by.

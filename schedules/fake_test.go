@@ -33,6 +33,8 @@ type fakeService struct {
 	busy int
 	// lagging are the attributes of schedules as listings still show them.
 	lagging map[string]*commonpb.SearchAttributes
+	// triggered counts, by schedule, how often it was to start something at once.
+	triggered map[string]int
 }
 
 type kept struct {
@@ -41,7 +43,9 @@ type kept struct {
 	version    uint64
 }
 
-func newFake() *fakeService { return &fakeService{kept: map[string]*kept{}} }
+func newFake() *fakeService {
+	return &fakeService{kept: map[string]*kept{}, triggered: map[string]int{}}
+}
 
 func (f *fakeService) temporal() schedules.Temporal {
 	return schedules.Temporal{Service: f, Namespace: "test"}
@@ -120,6 +124,18 @@ func (f *fakeService) DescribeSchedule(_ context.Context, in *workflowservice.De
 		Schedule: proto.Clone(k.schedule).(*schedulepb.Schedule), Info: &schedulepb.ScheduleInfo{},
 		SearchAttributes: k.attributes, ConflictToken: binary.BigEndian.AppendUint64(nil, k.version),
 	}, nil
+}
+
+func (f *fakeService) PatchSchedule(_ context.Context, in *workflowservice.PatchScheduleRequest, _ ...grpc.CallOption) (*workflowservice.PatchScheduleResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if in.Patch.TriggerImmediately != nil {
+		f.triggered[in.ScheduleId]++
+	}
+	if in.Patch.Pause != "" {
+		f.kept[in.ScheduleId].schedule.State.Paused = true
+	}
+	return &workflowservice.PatchScheduleResponse{}, nil
 }
 
 // ListSchedules lists one schedule a page.

@@ -96,6 +96,22 @@ func Trigger(ctx context.Context, t Temporal, name string) (workflowID string, e
 	return t.triggered(ctx, name, before)
 }
 
+// TriggerEnabled has a schedule start a run at once, unless it does not exist, is
+// paused, or another run goes on.
+func TriggerEnabled(ctx context.Context, t Temporal, name string) error {
+	d, err := t.describe(ctx, name)
+	var unknown *UnknownError
+	if errors.As(err, &unknown) || err == nil && d.Schedule.GetState().GetPaused() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return t.patch(ctx, name, &schedulepb.SchedulePatch{TriggerImmediately: &schedulepb.TriggerImmediatelyRequest{
+		OverlapPolicy: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
+	}})
+}
+
 // triggered waits until a trigger has had its effect.
 func (t Temporal) triggered(ctx context.Context, name string, before description) (workflowID string, err error) {
 	late := fmt.Errorf("Temporal took the request, but schedule %s started nothing within %s. `ammonite schedules list` shows whether it does later", name, triggerLimit)

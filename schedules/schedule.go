@@ -36,7 +36,7 @@ type schedule struct {
 func (c Config) schedules() ([]schedule, problems) {
 	zone, wrong := c.zone()
 	var all []schedule
-	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain, c.prune, c.verify} {
+	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain, c.prune, c.verify, c.reconcile} {
 		s, enabled, more := one(zone)
 		wrong = append(wrong, more...)
 		if enabled {
@@ -60,13 +60,7 @@ func (c Config) sweep(zone *time.Location) (s schedule, enabled bool, wrong prob
 	} else if interval := in.Policy.WithDefaults().Interval; timing.period > interval.Std() {
 		wrong.add("sweep", "a sweep every %s cannot keep an interval of %s. Sweep more often, or raise sweep.policy.interval", backup.Duration(timing.period), interval)
 	}
-	return schedule{
-		id: SweepID, timing: timing,
-		// What is due is found again by the next sweep.
-		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-		workflow: workflows.SweepName, workflowID: workflows.SweepID, summary: "Starts the backups that are due",
-		priority: workflows.SweepPriority, input: in,
-	}, timing.enabled, wrong
+	return chore(SweepID, workflows.SweepName, "Starts the backups that are due", timing, in), timing.enabled, wrong
 }
 
 const defaultSweepPeriod = 15 * time.Minute

@@ -39,6 +39,14 @@ type VerifyConfig struct {
 	Parts int `json:"parts,omitempty"`
 }
 
+// ReconcileConfig is the schedule of looks for what runs left behind. The zero value is
+// the default one.
+type ReconcileConfig struct {
+	Timing
+	// Grace is how long ago a run must have ended.
+	Grace backup.Duration `json:"grace,omitempty"`
+}
+
 // Upkeep comes at times when most backups of a night have ended: retention once a day,
 // prunes on Sundays after it, and checks in the afternoon.
 const (
@@ -49,6 +57,10 @@ const (
 	defaultPruneOffset  = 3*24*time.Hour + 12*time.Hour
 	defaultVerifyPeriod = 24 * time.Hour
 	defaultVerifyOffset = 15 * time.Hour
+
+	defaultReconcilePeriod = time.Hour
+	// Not when everything else begins.
+	defaultReconcileOffset = 40 * time.Minute
 )
 
 // resolveAt is resolve with a default for the offset, too.
@@ -60,8 +72,17 @@ func (t Timing) resolveAt(path string, zone *time.Location, period, offset time.
 	return t.resolve(path, zone, backup.Duration(period))
 }
 
+// chore is a schedule of work that leaves what it did not do to its next run. Its runs'
+// IDs begin with its own.
+func chore(id, workflow, summary string, t timing, input any) schedule {
+	return schedule{
+		id: id, timing: t, overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
+		workflow: workflow, workflowID: id, summary: summary, priority: workflows.SweepPriority, input: input,
+	}
+}
+
 // RetainID is the name of the schedule of retention.
-const RetainID = "retain"
+const RetainID = workflows.RetainID
 
 func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong problems) {
 	if c.Retain == (RetainConfig{}) {
@@ -73,17 +94,11 @@ func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong pro
 	if err := (retention.Rules{MissingFor: in.MissingFor, Share: in.Share}).Validate(); err != nil {
 		wrong.add("retain", "%v", err)
 	}
-	return schedule{
-		id: RetainID, timing: timing,
-		// What no rule keeps is found again by the next run.
-		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-		workflow: workflows.RetainName, workflowID: workflows.RetainID, summary: "Removes the backups that no rule keeps",
-		priority: workflows.SweepPriority, input: in,
-	}, timing.enabled, wrong
+	return chore(RetainID, workflows.RetainName, "Removes the backups that no rule keeps", timing, in), timing.enabled, wrong
 }
 
 // PruneID is the name of the schedule of prunes.
-const PruneID = "prune"
+const PruneID = workflows.PruneID
 
 func (c Config) prune(zone *time.Location) (s schedule, enabled bool, wrong problems) {
 	if c.Prune == (PruneConfig{}) {
@@ -93,16 +108,11 @@ func (c Config) prune(zone *time.Location) (s schedule, enabled bool, wrong prob
 	if err := c.Prune.Validate(); err != nil {
 		wrong.add("prune", "%v", err)
 	}
-	return schedule{
-		id: PruneID, timing: timing,
-		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-		workflow: workflows.PruneName, workflowID: workflows.PruneID, summary: "Frees the space that no backup needs",
-		priority: workflows.SweepPriority, input: c.Prune.PruneLimits,
-	}, timing.enabled, wrong
+	return chore(PruneID, workflows.PruneName, "Frees the space that no backup needs", timing, c.Prune.PruneLimits), timing.enabled, wrong
 }
 
 // VerifyID is the name of the schedule of checks.
-const VerifyID = "verify"
+const VerifyID = workflows.VerifyID
 
 func (c Config) verify(zone *time.Location) (s schedule, enabled bool, wrong problems) {
 	if c.Verify == (VerifyConfig{}) {
@@ -113,10 +123,14 @@ func (c Config) verify(zone *time.Location) (s schedule, enabled bool, wrong pro
 	if err := in.Validate(); err != nil {
 		wrong.add("verify.parts", "%v", err)
 	}
-	return schedule{
-		id: VerifyID, timing: timing,
-		overlap:  enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-		workflow: workflows.VerifyRepositoryName, workflowID: workflows.VerifyID, summary: "Checks the repository",
-		priority: workflows.SweepPriority, input: in,
-	}, timing.enabled, wrong
+	return chore(VerifyID, workflows.VerifyRepositoryName, "Checks the repository", timing, in), timing.enabled, wrong
+}
+
+// ReconcileID is the name of the schedule of looks for leftovers.
+const ReconcileID = workflows.ReconcileAllID
+
+func (c Config) reconcile(zone *time.Location) (s schedule, enabled bool, wrong problems) {
+	timing, wrong := c.Reconcile.resolveAt("reconcile", zone, defaultReconcilePeriod, defaultReconcileOffset)
+	in := workflows.ReconcileInput{Grace: c.Reconcile.Grace}
+	return chore(ReconcileID, workflows.ReconcileName, "Removes what runs left behind", timing, in), timing.enabled, wrong
 }

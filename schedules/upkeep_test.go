@@ -31,3 +31,24 @@ func TestSchedulesOfPrunesAndChecks(t *testing.T) {
 	require.ErrorContains(t, err, "prune: maxUnused")
 	require.ErrorContains(t, err, "verify.parts: there is no part 1 of 300")
 }
+
+func TestTheScheduleOfLooksForLeftovers(t *testing.T) {
+	f := newFake()
+	c := parse(t, "reconcile: {every: 30m, grace: 1h}")
+	changes := apply(t, f, c)
+	require.Len(t, changes, 2)
+	for _, line := range []string{"reconcile: create", "when             every 30m", "workflow         Reconcile", "workflow ID      reconcile", "input.grace      1h"} {
+		require.Contains(t, changes[1].String(), line)
+	}
+	requireSettled(t, f, c)
+	_, err := schedules.Parse([]byte("reconcile: {grace: -1h}"))
+	require.ErrorContains(t, err, "reconcile.grace")
+
+	// A worker that starts has it begin, unless somebody paused it.
+	require.NoError(t, schedules.TriggerEnabled(t.Context(), f.temporal(), schedules.ReconcileID))
+	require.Equal(t, 1, f.triggered[schedules.ReconcileID])
+	require.NoError(t, schedules.Pause(t.Context(), f.temporal(), schedules.ReconcileID, ""))
+	require.NoError(t, schedules.TriggerEnabled(t.Context(), f.temporal(), schedules.ReconcileID))
+	require.Equal(t, 1, f.triggered[schedules.ReconcileID])
+	require.NoError(t, schedules.TriggerEnabled(t.Context(), f.temporal(), "none"))
+}

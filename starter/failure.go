@@ -122,7 +122,7 @@ func message(err error) string {
 	case errors.As(err, &cancelled):
 		return "the backup was cancelled"
 	case errors.As(err, &terminated):
-		return "the run was terminated, so it could not clean up. What a node holds for it is removed by that node; a run that had no node yet leaves its snapshot and clone in Ceph, which are called ammonite-RUN after the ID of the run. Cancel a run instead to let it clean up by itself"
+		return "the run was terminated, so it could not clean up. What a node holds for it is removed by that node; what a run leaves that had no node yet is removed by the next look for leftovers, or by `ammonite reconcile`. Cancel a run instead to let it clean up by itself"
 	case errors.As(err, &timeout):
 		return fmt.Sprintf("the run ended by a timeout (%s)", timeout.TimeoutType())
 	case errors.As(err, &namespace):

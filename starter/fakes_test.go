@@ -49,6 +49,7 @@ type fakeTemporal struct {
 	retained     workflows.RetainResult
 	pruned       workflows.PruneResult
 	verified     workflows.VerifyResult
+	reconciled   workflows.ReconcileResult
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -65,6 +66,7 @@ type fakeTemporal struct {
 	rules      retention.Rules
 	prune      backup.PruneLimits
 	verify     workflows.VerifyInput
+	reconcile  workflows.ReconcileInput
 	described  int
 	cancelled  []string
 	cancelErr  error
@@ -83,9 +85,12 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.prune = in
 	case workflows.VerifyInput:
 		f.verify = in
+	case workflows.ReconcileInput:
+		f.reconcile = in
 	}
 	want := map[string]string{
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
+		workflows.ReconcileAllID: workflows.ReconcileName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
@@ -175,6 +180,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.pruned
 	case *workflows.VerifyResult:
 		*result = r.f.verified
+	case *workflows.ReconcileResult:
+		*result = r.f.reconciled
 	}
 	return nil
 }

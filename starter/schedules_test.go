@@ -165,7 +165,7 @@ func TestNoSchedulesAtAll(t *testing.T) {
 func TestApplyTellsTheDifferenceAndWhetherThereIsAny(t *testing.T) {
 	w, f := scheduleWorld()
 	file := filepath.Join(t.TempDir(), "schedules.yaml")
-	require.NoError(t, os.WriteFile(file, []byte("sweep: {every: 5m}"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("sweep: {every: 5m}\nreconcile: {enabled: false}"), 0o600))
 	w.environ = []string{"AMMONITE_SCHEDULES=" + file}
 
 	dry := w.execute(t, "schedules", "apply", "--dry-run")

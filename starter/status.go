@@ -17,8 +17,10 @@ type statusOptions struct {
 	scope   scope
 	cluster clusterOptions
 	filter  filter
-	watch   bool
-	output  format
+	// leftovers asks for those instead of volumes.
+	leftovers bool
+	watch     bool
+	output    format
 }
 
 func newStatusCommand(s surroundings) *cobra.Command {
@@ -37,6 +39,9 @@ outcomes and the policy of the schedule; without it the rest is still shown.
 for each. It ends with 0 if none of them should have one, and with 7 otherwise;
 volumes that are excluded or still in their grace make no difference.
 
+"status --leftovers" shows what the last look for leftovers of ended runs could not
+remove, instead of volumes, and ends with 1 if there is anything.
+
 ` + clusterHelp + "\n\n" + exitCodesHelp,
 		Example: `  ammonite status
   ammonite status shop -o wide
@@ -46,6 +51,9 @@ volumes that are excluded or still in their grace make no difference.
 		Args:    scopeArgs(&o.scope),
 		PreRunE: func(*cobra.Command, []string) error { return o.filter.validate() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.leftovers {
+				return classed(showLeftovers(cmd.Context(), s, o.output))
+			}
 			return classed(runStatus(cmd.Context(), s, o))
 		},
 	}
@@ -55,6 +63,7 @@ volumes that are excluded or still in their grace make no difference.
 	flags.BoolVar(&o.filter.running, "running", false, "show volumes that are being backed up")
 	flags.StringSliceVar(&o.filter.kinds, "kind", nil, "show volumes of this `KIND`: "+strings.Join(kinds, ", "))
 	flags.StringSliceVar(&o.filter.states, "state", nil, "show volumes in this `STATE`: "+strings.Join(states, ", "))
+	flags.BoolVar(&o.leftovers, "leftovers", false, "show what ended runs left behind in Ceph and in the repository instead")
 	flags.BoolVarP(&o.watch, "watch", "w", false, "look again every 2 s, until Ctrl-C")
 	completeFrom(cmd, "kind", kinds)
 	completeFrom(cmd, "state", states)

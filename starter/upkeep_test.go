@@ -86,7 +86,8 @@ func TestRepositoryTellsHowItWasKept(t *testing.T) {
 	require.Contains(t, out.stdout, "removed 2 backups of 0")
 	require.Contains(t, out.stdout, "not known")
 	require.Contains(t, out.stdout, "sound; part 3/30 of the data was read")
-	require.Equal(t, []string{"WorkflowType = 'Retain'", "WorkflowType = 'Prune'", "WorkflowType = 'VerifyRepository'"}, f.queries)
+	require.Equal(t, []string{"WorkflowType = 'Retain'", "WorkflowType = 'Prune'", "WorkflowType = 'VerifyRepository'",
+		"WorkflowType = 'Reconcile' AND (WorkflowId = 'reconcile' OR WorkflowId STARTS_WITH 'reconcile-')"}, f.queries)
 
 	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)}
 	f.runErr = errDamaged()

@@ -237,6 +237,10 @@ func (*fleet) Volume(context.Context, backup.Claim) (backup.Volume, error) {
 
 func (*fleet) Open(context.Context, string, string) (bool, error) { return true, nil }
 
+func (*fleet) State(context.Context, string) (activities.RunState, error) {
+	return activities.RunState{}, nil
+}
+
 // Running lists the backups under way.
 func (f *fleet) Running(ctx context.Context) (map[string]bool, error) {
 	list, err := f.client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{

@@ -1,4 +1,4 @@
-// Package upkeep tells how the repository was kept, from what Temporal knows of the
+// Package upkeep tells how the repository was kept, and what is left behind, from what Temporal knows of the
 // runs that did: for as long as the retention of its namespace lets it know them.
 package upkeep
 
@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -17,11 +18,13 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// State is how the repository was kept lately.
+// State is how the repository was kept lately, and what is left behind.
 type State struct {
 	Retain Work[workflows.RetainResult] `json:"retain,omitzero"`
 	Prune  Work[workflows.PruneResult]  `json:"prune,omitzero"`
 	Verify Work[workflows.VerifyResult] `json:"verify,omitzero"`
+	// Reconcile is the look at everything.
+	Reconcile Work[workflows.ReconcileResult] `json:"reconcile,omitzero"`
 }
 
 // Degraded reports whether the last check found damage.
@@ -64,17 +67,27 @@ func Read(ctx context.Context, c Reader) (s State, err error) {
 	if s.Prune, err = read[workflows.PruneResult](ctx, c, workflows.PruneName); err != nil {
 		return s, err
 	}
-	s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName)
+	if s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName); err != nil {
+		return s, err
+	}
+	s.Reconcile, err = Reconciled(ctx, c)
 	return s, err
+}
+
+// Reconciled asks Temporal for the newest looks for leftovers.
+func Reconciled(ctx context.Context, c Reader) (Work[workflows.ReconcileResult], error) {
+	// What cleans up after single runs is of the same type.
+	return read[workflows.ReconcileResult](ctx, c, workflows.ReconcileName,
+		fmt.Sprintf("(WorkflowId = '%[1]s' OR WorkflowId STARTS_WITH '%[1]s-')", workflows.ReconcileAllID))
 }
 
 // lookBack is how many runs of a kind are looked through for one that ended well.
 const lookBack = 50
 
-func read[R any](ctx context.Context, c Reader, workflow string) (w Work[R], err error) {
+func read[R any](ctx context.Context, c Reader, workflow string, and ...string) (w Work[R], err error) {
 	// Temporal lists the newest first.
 	page, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
-		Query: fmt.Sprintf("WorkflowType = '%s'", workflow), PageSize: lookBack,
+		Query: strings.Join(append([]string{fmt.Sprintf("WorkflowType = '%s'", workflow)}, and...), " AND "), PageSize: lookBack,
 	})
 	if err != nil {
 		return w, fmt.Errorf("listing runs of %s: %w", workflow, err)

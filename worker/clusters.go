@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -53,6 +55,9 @@ func (c *connections) find(clusterID string) (activities.Ceph, error) {
 	}
 	return c.open[cluster.ID], nil
 }
+
+// ids are those of all clusters.
+func (c *connections) ids() []string { return slices.Sorted(maps.Keys(c.open)) }
 
 // ready returns nil if any of the clusters answers: the volumes of the others
 // wait, and no more.

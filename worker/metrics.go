@@ -40,8 +40,8 @@ type observer struct {
 	runs    *cached[metrics.Runs]
 	slots   *cached[[]metrics.Slots]
 	policy  *cached[selection.Policy]
-	// repository is how it was kept.
-	repository *cached[metrics.Repository]
+	// upkeep is of the repository, and of what runs left.
+	upkeep *cached[metrics.Upkeep]
 	// own is a node that tells of its slots itself; empty for none.
 	own string
 }
@@ -59,8 +59,8 @@ func newObserver(v volumes, c client.Client, namespace string, log *zap.Logger) 
 			ask: func(ctx context.Context) ([]metrics.Slots, error) { return listSlots(ctx, c, namespace) }},
 		policy: &cached[selection.Policy]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the schedule of the sweeps"),
 			ask: func(ctx context.Context) (selection.Policy, error) { return sweepPolicy(ctx, c) }},
-		repository: &cached[metrics.Repository]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the upkeep of the repository"),
-			ask: func(ctx context.Context) (metrics.Repository, error) { return kept(ctx, c) }},
+		upkeep: &cached[metrics.Upkeep]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the upkeep"),
+			ask: func(ctx context.Context) (metrics.Upkeep, error) { return kept(ctx, c) }},
 	}
 }
 
@@ -80,8 +80,8 @@ func (o *observer) view() metrics.View {
 		}
 	}
 	v.Policy, _, _ = o.policy.get()
-	if repository, known, _ := o.repository.get(); known {
-		v.Repository = &repository
+	if upkeep, known, _ := o.upkeep.get(); known {
+		v.Upkeep = &upkeep
 	}
 	v.Now = time.Now()
 	return v
@@ -102,10 +102,10 @@ func sweepPolicy(ctx context.Context, c client.Client) (selection.Policy, error)
 	return sweep.Input.Policy, err
 }
 
-// kept is how the repository was kept, in the terms of metrics.
-func kept(ctx context.Context, c client.Client) (metrics.Repository, error) {
+// kept is how the repository was kept, and what is left, in the terms of metrics.
+func kept(ctx context.Context, c client.Client) (metrics.Upkeep, error) {
 	state, err := upkeep.Read(ctx, c)
-	r := metrics.Repository{Degraded: state.Degraded()}
+	r := metrics.Upkeep{Degraded: state.Degraded()}
 	if done := state.Retain.Done; done != nil {
 		r.Retained = done.Ended
 	}
@@ -114,6 +114,12 @@ func kept(ctx context.Context, c client.Client) (metrics.Repository, error) {
 	}
 	if done := state.Verify.Done; done != nil {
 		r.Checked = done.Ended
+	}
+	if done := state.Reconcile.Done; done != nil {
+		r.Reconciled = done.Ended
+	}
+	if last := state.Reconcile.Last; last != nil {
+		r.Looked, r.Leftovers = true, last.Result.Leftovers()
 	}
 	return r, err
 }

@@ -8,7 +8,6 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -50,10 +49,7 @@ var usesRepository = map[string]bool{"Restic": true, "MarkMissing": true, "Forge
 // was reset, is at work on the repository, or may be in a moment, and whether Temporal
 // knows it at all.
 func (r workflowRuns) Using(ctx context.Context, run string) (using, known bool, err error) {
-	var id string
-	_, err = eachRun(ctx, r.client, fmt.Sprintf("RunId = '%s'", run), 1, func(e *workflowpb.WorkflowExecutionInfo) {
-		id = e.GetExecution().GetWorkflowId()
-	})
+	id, err := r.workflowOf(ctx, run)
 	if err != nil || id == "" {
 		return false, false, err
 	}

@@ -22,22 +22,45 @@ import (
 type workflowRuns struct{ client client.Client }
 
 func (r workflowRuns) Open(ctx context.Context, workflowID, runID string) (bool, error) {
+	s, err := r.state(ctx, workflowID, runID)
+	return s.Open, err
+}
+
+func (r workflowRuns) State(ctx context.Context, run string) (activities.RunState, error) {
+	id, err := r.workflowOf(ctx, run)
+	if err != nil || id == "" {
+		return activities.RunState{}, err
+	}
+	return r.state(ctx, id, run)
+}
+
+// workflowOf returns the workflow ID of a run; empty if Temporal knows none.
+func (r workflowRuns) workflowOf(ctx context.Context, run string) (id string, err error) {
+	_, err = eachRun(ctx, r.client, fmt.Sprintf("RunId = '%s'", run), 1, func(e *workflowpb.WorkflowExecutionInfo) {
+		id = e.GetExecution().GetWorkflowId()
+	})
+	return id, err
+}
+
+func (r workflowRuns) state(ctx context.Context, workflowID, runID string) (s activities.RunState, err error) {
 	for {
 		d, err := r.client.DescribeWorkflowExecution(ctx, workflowID, runID)
 		var gone *serviceerror.NotFound
 		if errors.As(err, &gone) {
-			return false, nil
+			return s, nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("asking Temporal for workflow %s: %w", workflowID, err)
+			return s, fmt.Errorf("asking Temporal for workflow %s: %w", workflowID, err)
 		}
-		if d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-			return true, nil
+		info := d.GetWorkflowExecutionInfo()
+		s = activities.RunState{
+			Known: true, WorkflowID: workflowID, Ended: info.GetCloseTime().AsTime(),
+			Open: info.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING,
 		}
 		// What was made by a run that was reset belongs to its successor.
 		runID = d.GetWorkflowExtendedInfo().GetResetRunId()
-		if runID == "" {
-			return false, nil
+		if s.Open || runID == "" {
+			return s, nil
 		}
 	}
 }

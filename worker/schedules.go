@@ -9,6 +9,14 @@ import (
 	"github.com/ammonite-backup/ammonite/schedules"
 )
 
+// lookForLeftovers has the schedule that does so begin at once: whatever ended the
+// control workers before this one may have ended more.
+func (p *process) lookForLeftovers(ctx context.Context, namespace string) {
+	if err := schedules.TriggerEnabled(ctx, schedules.At(p.temporal, namespace), schedules.ReconcileID); err != nil {
+		p.log.Warn("leftovers are looked for only when it is time for that", zap.Error(err))
+	}
+}
+
 // applySchedules makes the schedules those of the settings, if these name any.
 func (p *process) applySchedules(ctx context.Context, namespace string) error {
 	if p.settings.Schedules == "" {

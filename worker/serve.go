@@ -103,6 +103,7 @@ func serve(ctx context.Context, settings config.Worker, repository restic.Reposi
 		if err := p.applySchedules(ctx, namespace); err != nil {
 			return err
 		}
+		p.lookForLeftovers(ctx, namespace)
 		if err := p.addControl(ctx); err != nil {
 			return err
 		}
@@ -257,7 +258,7 @@ func (p *process) addControl(ctx context.Context) error {
 	})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: p.kubernetes, Ceph: p.ceph.find, Runs: workflowRuns{p.temporal},
+		Claims: p.kubernetes, Ceph: p.ceph.find, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
 		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})

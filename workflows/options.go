@@ -69,6 +69,24 @@ func reconciling(summary string) workflow.ActivityOptions {
 	return options
 }
 
+// reconcilingForNow is cleaning that the next look at everything does as well.
+func reconcilingForNow(summary string) workflow.ActivityOptions {
+	options := reconciling(summary)
+	// Shorter than the time between two such looks, which none may miss.
+	options.ScheduleToCloseTimeout = 30 * time.Minute
+	return options
+}
+
+// lookingEverywhere is for a look through a whole Ceph cluster.
+func lookingEverywhere(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// Ten thousand images take seconds, but as many subvolumes take minutes: Ceph's
+	// manager answers for one after the other.
+	options.StartToCloseTimeout = 20 * time.Minute
+	options.ScheduleToCloseTimeout = 30 * time.Minute
+	return options
+}
+
 // slot is for HoldSlot. Volumes that wait get slots by the priority of their run,
 // and within one their namespaces in turn.
 func slot(queue, summary string, heartbeat time.Duration, priority temporal.Priority) workflow.ActivityOptions {

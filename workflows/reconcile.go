@@ -12,8 +12,13 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
-// ReconcileName is the workflow type.
-const ReconcileName = "Reconcile"
+const (
+	// ReconcileName is the workflow type.
+	ReconcileName = "Reconcile"
+	// ReconcileAllID begins the ID of the runs that the schedule starts, which look
+	// everywhere.
+	ReconcileAllID = "reconcile"
+)
 
 // ReconcileID is the ID of the reconciliation that a node's agent starts when
 // it finds leftovers at its own start.
@@ -26,15 +31,24 @@ func ReconcileID(node string, started time.Time) string {
 func ReconcileRunID(run string) string { return "reconcile/run/" + run }
 
 // ReconcileInput lists the leases that an agent found when it started, or what a
-// run could not clean up.
+// run could not clean up. Without any, all Ceph clusters and the repository are looked
+// through.
 type ReconcileInput struct {
 	Leftovers []activities.Leftover `json:"leftovers"`
 	// Ended says that the runs need nothing any more, although they may go on for
 	// a moment.
 	Ended bool `json:"ended,omitempty"`
+
+	// What follows is for a look at everything. Grace is how long ago a run must have
+	// ended; zero stands for DefaultGrace.
+	Grace backup.Duration `json:"grace,omitempty"`
+	// DryRun removes nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+	// Forgotten removes also what bears the name of a run that Temporal does not know.
+	Forgotten bool `json:"forgotten,omitempty"`
 }
 
-// ReconcileResult counts what was done about them.
+// ReconcileResult tells what was done about leftovers.
 type ReconcileResult struct {
 	// Cleaned are leases of runs that had ended; their clones and snapshots are
 	// gone now.
@@ -43,19 +57,36 @@ type ReconcileResult struct {
 	Running int `json:"running"`
 	// Left says what could not be cleaned up, and why, a line for each run.
 	Left []string `json:"left,omitempty"`
+
+	// The others are of a look at everything. Removed says what belonged to no run any
+	// more, and why; or would, if nothing was to be removed.
+	Removed []string `json:"removed,omitempty"`
+	// Kept says what may be somebody else's.
+	Kept []string `json:"kept,omitempty"`
+	// Locks are those of the repository.
+	Locks *activities.Locks `json:"locks,omitempty"`
 }
+
+// Leftovers counts what is left, for whatever reason.
+func (r ReconcileResult) Leftovers() int { return len(r.Left) + len(r.Kept) }
 
 // Reconcile finishes the cleaning up of runs that ended while a node still held
 // their clones, or while Ceph did not let go of them. It goes on for days; one
 // leftover neither waits for another nor fails with it.
+//
+// Without leftovers in its input it looks for them everywhere, and leaves what it
+// cannot remove to the next such look.
 func Reconcile(ctx workflow.Context, in ReconcileInput) (ReconcileResult, error) {
+	if len(in.Leftovers) == 0 {
+		return reconcileAll(ctx, in)
+	}
 	var result ReconcileResult
 	all := workflow.NewWaitGroup(ctx)
 	for _, leftover := range in.Leftovers {
 		all.Add(1)
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer all.Done()
-			cleaned, err := reconcile(ctx, leftover, in.Ended)
+			cleaned, err := reconcile(ctx, leftover, in.Ended, reconciling)
 			switch {
 			case err != nil:
 				result.Left = append(result.Left, fmt.Sprintf("%s of %s: %s", backup.SnapshotName(leftover.Lease.Run), leftover.Source, reason(err)))
@@ -75,8 +106,8 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (ReconcileResult, error)
 }
 
 // reconcile reports whether it cleaned up; it leaves that to a run that goes on.
-func reconcile(ctx workflow.Context, leftover activities.Leftover, ended bool) (cleaned bool, err error) {
-	ctx = workflow.WithActivityOptions(ctx, reconciling("run "+leftover.Lease.Run))
+func reconcile(ctx workflow.Context, leftover activities.Leftover, ended bool, how func(summary string) workflow.ActivityOptions) (cleaned bool, err error) {
+	ctx = workflow.WithActivityOptions(ctx, how("run "+leftover.Lease.Run))
 	if !ended {
 		var open bool
 		if err := workflow.ExecuteActivity(ctx, control.RunOpen, leftover).Get(ctx, &open); err != nil || open {

@@ -146,6 +146,10 @@ func (c *tenancy) mark(ctx context.Context, a attempt) error {
 
 // No backup is under way when a sweep begins, and each one ends while its sweep waits.
 func (*tenancy) Running(context.Context) (map[string]bool, error) { return nil, nil }
+func (*tenancy) State(context.Context, string) (activities.RunState, error) {
+	panic("not asked by a sweep")
+}
+
 func (*tenancy) Open(context.Context, string, string) (bool, error) {
 	panic("not asked by a sweep")
 }

@@ -128,6 +128,10 @@ func (f *fleet) Await(_ context.Context, runs []activities.SweepRun) ([]activiti
 
 // What a sweep does not use.
 func (*fleet) Open(context.Context, string, string) (bool, error) { panic("not asked by a sweep") }
+
+func (*fleet) State(context.Context, string) (activities.RunState, error) {
+	panic("not asked by a sweep")
+}
 func (*fleet) Volume(context.Context, backup.Claim) (backup.Volume, error) {
 	panic("not asked by a sweep")
 }

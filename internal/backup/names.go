@@ -114,6 +114,17 @@ func CloneName(run string, attempt int) string {
 	return SnapshotName(run) + "-" + strconv.Itoa(attempt)
 }
 
+var snapshotName = regexp.MustCompile(`^ammonite-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+
+// ParseSnapshotName returns the run of a snapshot's name, and whether it is one.
+func ParseSnapshotName(name string) (run string, ok bool) {
+	m := snapshotName.FindStringSubmatch(name)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
+}
+
 var cloneName = regexp.MustCompile(`^ammonite-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0-9]*)$`)
 
 // ParseCloneName returns the run and attempt of a clone's name, and whether it

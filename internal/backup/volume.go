@@ -121,6 +121,33 @@ func (s Source) String() string {
 	return s.Image.String()
 }
 
+// Remnant is a snapshot or a clone in Ceph that is called as a run's.
+type Remnant struct {
+	// Run is the ID of the run whose name it bears.
+	Run string `json:"run"`
+	// Source is whose snapshot it is, or of whose it is a clone; a clone that is half
+	// made does not say.
+	Source Source `json:"source,omitzero"`
+	// Clone is zero for a snapshot.
+	Clone Image `json:"clone,omitzero"`
+	// Namespace is the Temporal namespace of the run, as far as it says.
+	Namespace string `json:"namespace,omitempty"`
+	// Hidden says that the snapshot was removed, and is kept by Ceph until its last
+	// clone is gone.
+	Hidden bool `json:"hidden,omitempty"`
+}
+
+// String says what it is.
+func (r Remnant) String() string {
+	switch {
+	case r.Clone != (Image{}):
+		return "clone " + r.Clone.String()
+	case r.Hidden:
+		return "removed snapshot " + r.Source.String() + "@" + SnapshotName(r.Run)
+	}
+	return "snapshot " + r.Source.String() + "@" + SnapshotName(r.Run)
+}
+
 // Handle is a volume as ceph-csi's own journal in Ceph knows it, for volumes whose
 // PersistentVolume does not name the image or subvolume.
 type Handle struct {

@@ -257,7 +257,7 @@ func metadataToSet(have, want map[string]string) []string {
 
 // Clones lists the clones of the run in the pool, in its default RADOS
 // namespace and all others; of every run if run is empty. What is called like
-// a clone counts as one, also if it is half made.
+// a clone counts as one, also if it is half made or in the trash.
 func (c *Cluster) Clones(ctx context.Context, pool, run string) ([]Clone, error) {
 	return read(ctx, c, func(conn *rados.Conn) ([]Clone, error) {
 		clones, err := listClones(ctx, conn, pool, run)
@@ -281,13 +281,13 @@ func listClones(ctx context.Context, conn *rados.Conn, pool, run string) ([]Clon
 	var clones []Clone
 	for _, namespace := range namespaces {
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
-			names, err := rbd.GetImageNames(ioctx)
+			names, err := place{ioctx, pool, namespace}.cloneNames()
 			if err != nil {
 				return err
 			}
 			for _, name := range names {
-				r, attempt, ok := backup.ParseCloneName(name)
-				if !ok || run != "" && r != run {
+				r, attempt, _ := backup.ParseCloneName(name)
+				if run != "" && r != run {
 					continue
 				}
 				if err := ctx.Err(); err != nil {
@@ -352,7 +352,10 @@ func removeClone(ctx context.Context, scratch *rados.IOContext, clone backup.Ima
 	err := rbd.RemoveImage(scratch, clone.Name)
 	switch {
 	case missing(err):
-		return checkRemoved(scratch, clone)
+		if err := checkRemoved(scratch, clone); err != nil {
+			return err
+		}
+		return removeTrashed(scratch, clone)
 	case errno(err) == syscall.EBUSY:
 		return stillOpen(scratch, clone, err)
 	case errno(err) == syscall.ESTALE:
@@ -374,6 +377,26 @@ func checkRemoved(scratch *rados.IOContext, clone backup.Image) error {
 		return err
 	}
 	return fmt.Errorf("clone %s is still there: librbd could not move it to the trash, as in a full pool; look at `ceph df`", clone)
+}
+
+// removeTrashed removes the clone if somebody has put it into the trash. librbd itself
+// finds there only what it began to remove.
+func removeTrashed(scratch *rados.IOContext, clone backup.Image) error {
+	trash, err := rbd.GetTrashList(scratch)
+	for _, t := range trash {
+		if t.Name != clone.Name {
+			continue
+		}
+		err := rbd.TrashRemove(scratch, t.Id, true)
+		if errno(err) == syscall.EBUSY {
+			return backup.Fail(backup.NotReadyYet, fmt.Sprintf("clone %s, which is in the trash, is still open", clone),
+				"It is tried again; Ceph forgets a client that crashed after 30 seconds.", err)
+		}
+		if err != nil && !missing(err) {
+			return err
+		}
+	}
+	return err
 }
 
 // stillOpen says who keeps the clone open.

@@ -211,6 +211,11 @@ func (p *Process) EnsureSnapshotAbsent(ctx context.Context, source backup.Source
 	return err
 }
 
+// Remnants is Cluster.Remnants.
+func (p *Process) Remnants(ctx context.Context) ([]backup.Remnant, error) {
+	return remote[[]backup.Remnant](ctx, p, "Remnants", Call{})
+}
+
 // Load is Cluster.Load.
 func (p *Process) Load(ctx context.Context) (backup.Load, error) {
 	return remote[backup.Load](ctx, p, "Load", Call{})

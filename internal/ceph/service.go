@@ -73,6 +73,13 @@ func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
 	return nil
 }
 
+// Remnants answers Process.Remnants.
+func (s *Service) Remnants(_ Call, a *Answer[[]backup.Remnant]) error {
+	found, err := s.cluster.Remnants(unbounded)
+	*a = Answer[[]backup.Remnant]{found, backup.MessageOf(err)}
+	return nil
+}
+
 // Load answers Process.Load.
 func (s *Service) Load(_ Call, a *Answer[backup.Load]) error {
 	load, err := s.cluster.Load(unbounded)

@@ -29,8 +29,8 @@ type View struct {
 	// Slots are those of the nodes that report to Temporal.
 	Slots []Slots
 
-	// Repository is nil as long as nothing is known.
-	Repository *Repository
+	// Upkeep is nil as long as nothing is known.
+	Upkeep *Upkeep
 }
 
 // Runs is what Temporal knows of runs at one moment.
@@ -84,8 +84,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, node := range v.Slots {
 		s.slots(node)
 	}
-	if v.Repository != nil {
-		s.repository(*v.Repository)
+	if v.Upkeep != nil {
+		s.upkeep(*v.Upkeep)
 	}
 }
 

@@ -153,14 +153,15 @@ func (r *recorder) retention(ctx context.Context) error {
 }
 
 // upkeep records a prune, with the exclusive run and the look at locks that belong to
-// it, and a check.
+// it, a check, and a look for leftovers.
 func (r *recorder) upkeep(ctx context.Context) error {
 	for _, one := range []struct {
-		id, workflow string
-		in           any
+		name, id, workflow string
+		in                 any
 	}{
-		{workflows.PruneID, workflows.PruneName, backup.PruneLimits{}},
-		{workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+		{"prune", workflows.PruneID, workflows.PruneName, backup.PruneLimits{}},
+		{"verify", workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+		{"reconcile-all", workflows.ReconcileAllID, workflows.ReconcileName, workflows.ReconcileInput{}},
 	} {
 		run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: one.id, TaskQueue: backup.ControlQueue}, one.workflow, one.in)
 		if err != nil {
@@ -169,7 +170,7 @@ func (r *recorder) upkeep(ctx context.Context) error {
 		if err := run.Get(ctx, nil); err != nil {
 			return err
 		}
-		if err := r.write(ctx, one.id, run.GetID(), run.GetRunID()); err != nil {
+		if err := r.write(ctx, one.name, run.GetID(), run.GetRunID()); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,101 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+func (a *apis) Remnants(context.Context) ([]backup.Remnant, error) { return a.remnants, a.trouble }
+
+func (a *apis) State(_ context.Context, run string) (RunState, error) {
+	a.asked = append(a.asked, run)
+	return a.states[run], nil
+}
+
+// environmentNamespace is that of the test environment's activities.
+const environmentNamespace = "default-test-namespace"
+
+func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
+	image := backup.Source{Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}}
+	clone := backup.Image{Pool: "scratch", Name: backup.CloneName("r", 1)}
+	ended := map[string]RunState{"r": {Known: true, WorkflowID: "backup/shop/data", Ended: now.Add(-time.Hour)}}
+	within := image
+	within.ClusterID = "ceph"
+	snapshot := Leftover{
+		WorkflowID: "backup/shop/data", RunID: "r", Lease: Lease{Run: "r"}, Source: within,
+		What: "snapshot rbd/csi-vol-1@ammonite-r", Why: "its run ended 2026-05-01 11:00:00",
+	}
+	forgotten := snapshot
+	forgotten.WorkflowID, forgotten.Why = "", "Temporal does not know its run"
+	cloned := snapshot
+	cloned.What, cloned.ScratchPool = "clone "+clone.String(), "scratch"
+	half := cloned
+	half.Source = backup.Source{ClusterID: "ceph"}
+	for name, test := range map[string]struct {
+		remnants  []backup.Remnant
+		states    map[string]RunState
+		forgotten bool
+		want      FoundLeftovers
+		kept      string
+	}{
+		"snapshot":        {remnants: []backup.Remnant{{Run: "r", Source: image}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{snapshot}}},
+		"clone":           {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: environmentNamespace}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{cloned}}},
+		"half a clone":    {remnants: []backup.Remnant{{Run: "r", Clone: clone}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{half}}},
+		"with its clone":  {remnants: []backup.Remnant{{Run: "r", Source: image, Hidden: true}, {Run: "r", Source: image, Clone: clone}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{cloned}}},
+		"without a clone": {remnants: []backup.Remnant{{Run: "r", Source: image, Hidden: true}}, states: ended, kept: "rbd children"},
+		"goes on":         {remnants: []backup.Remnant{{Run: "r", Source: image}}, states: map[string]RunState{"r": {Known: true, Open: true}}, want: FoundLeftovers{Living: 1}},
+		"has just ended": {
+			remnants: []backup.Remnant{{Run: "r", Source: image}}, want: FoundLeftovers{Living: 1},
+			states: map[string]RunState{"r": {Known: true, Ended: now.Add(-14 * time.Minute)}},
+		},
+		"not known":                      {remnants: []backup.Remnant{{Run: "r", Source: image}}, kept: "ammonite reconcile --forgotten"},
+		"not known, and that is enough":  {remnants: []backup.Remnant{{Run: "r", Source: image}}, forgotten: true, want: FoundLeftovers{Leftovers: []Leftover{forgotten}}},
+		"of another Temporal namespace":  {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: "other"}}, states: ended},
+		"of another one, also forgotten": {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: "other"}}, forgotten: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &apis{remnants: test.remnants, states: test.states}
+			value, err := call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{
+				ClusterID: "ceph", Now: now, Grace: backup.Duration(15 * time.Minute), Forgotten: test.forgotten,
+			})
+			require.NoError(t, err)
+			var found FoundLeftovers
+			require.NoError(t, value.Get(&found))
+			if test.kept != "" {
+				require.Len(t, found.Kept, 1)
+				require.Contains(t, found.Kept[0], test.kept)
+				found.Kept = nil
+			}
+			require.Equal(t, test.want, found)
+			require.Equal(t, []string{"r"}, a.asked, "once for each run")
+		})
+	}
+}
+
+func TestALookForLeftoversSaysWhatItDidNotSee(t *testing.T) {
+	a := &apis{trouble: errors.New("pool one does not answer")}
+	_, err := call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{})
+	require.ErrorContains(t, err, "pool one does not answer")
+
+	a.remnants = make([]backup.Remnant, mostLeftovers+7)
+	for i := range a.remnants {
+		a.remnants[i] = backup.Remnant{Run: "r"}
+	}
+	a.states = map[string]RunState{"r": {Known: true}}
+	value, err := call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{Now: now})
+	require.NoError(t, err)
+	var found FoundLeftovers
+	require.NoError(t, value.Get(&found))
+	require.Equal(t, "pool one does not answer", found.Unseen)
+	require.Len(t, found.Leftovers, mostLeftovers)
+	require.Equal(t, 7, found.More)
+
+	_, err = call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{ClusterID: "unknown"})
+	require.Equal(t, backup.VolumeUnsupported, ClassOf(err))
+}

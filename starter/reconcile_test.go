@@ -1,0 +1,70 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+var left = workflows.ReconcileResult{
+	Cleaned: 1, Running: 2, Removed: []string{"snapshot rbd/a@ammonite-1: its run ended"},
+	Left: []string{"clone rbd/b: it is still open"}, Kept: []string{"snapshot rbd/c@ammonite-2: Temporal does not know its run"},
+}
+
+// errLeft is how a look for leftovers ends that could not remove all of them.
+func errLeft() error {
+	return temporal.NewApplicationErrorWithOptions("not everything could be cleaned up", "", temporal.ApplicationErrorOptions{Details: []any{left}})
+}
+
+func TestReconcileByHand(t *testing.T) {
+	w := newWorld(&fakeTemporal{reconciled: workflows.ReconcileResult{
+		Removed: left.Removed, Cleaned: 1, Locks: &activities.Locks{Ended: []backup.Lock{{ID: "1"}}},
+	}})
+	out := w.execute(t, "reconcile", "--dry-run", "--grace", "1m")
+	require.Equal(t, told{stdout: `STATE             WHAT AND WHY
+would be removed  snapshot rbd/a@ammonite-1: its run ended
+1 of ended runs would be removed, 0 could not be, 0 may be somebody else's; 0 belong to runs that go on or have just ended. The repository has 1 lock of ended runs, 0 of runs at work and 0 of others.
+`}, out)
+	require.Equal(t, workflows.ReconcileInput{DryRun: true, Grace: backup.Duration(time.Minute)}, w.temporal.reconcile)
+
+	w.temporal.runErr = errLeft()
+	out = w.execute(t, "reconcile", "--forgotten")
+	require.Equal(t, exitFailed, out.code)
+	require.Equal(t, `STATE    WHAT AND WHY
+left     clone rbd/b: it is still open
+kept     snapshot rbd/c@ammonite-2: Temporal does not know its run
+removed  snapshot rbd/a@ammonite-1: its run ended
+1 of ended runs removed, 1 could not be, 1 may be somebody else's; 2 belong to runs that go on or have just ended.
+`, out.stdout)
+	require.Contains(t, out.stderr, "not everything could be cleaned up")
+	require.True(t, w.temporal.reconcile.Forgotten)
+
+	require.Equal(t, exitUsage, w.execute(t, "reconcile", "--grace", "soon").code)
+}
+
+func TestStatusOfLeftovers(t *testing.T) {
+	f := &fakeTemporal{pages: []*workflowservice.ListWorkflowExecutionsResponse{{}}}
+	out := newWorld(f).execute(t, "status", "--leftovers")
+	require.Equal(t, exitSuccess, out.code)
+	require.Contains(t, out.stdout, "`ammonite reconcile` does one")
+
+	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{page(t, "reconcile", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)}
+	out = newWorld(f).execute(t, "status", "--leftovers")
+	require.Equal(t, exitSuccess, out.code)
+	require.Contains(t, out.stdout, "0 could not be removed")
+
+	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{page(t, "reconcile", enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)}
+	f.runErr = errLeft()
+	out = newWorld(f).execute(t, "status", "--leftovers")
+	require.Equal(t, exitFailed, out.code)
+	require.Contains(t, out.stdout, "left   clone rbd/b: it is still open\nkept   snapshot rbd/c")
+	require.Contains(t, out.stdout, "1 could not be removed, 1 may be somebody else's, 1 were removed.")
+}

@@ -1,0 +1,134 @@
+package workflows_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// clusters are what a look for leftovers meets: by the name of a Ceph cluster, what
+// there is; and the runs that turn out to go on.
+type clusters struct {
+	found   map[string]activities.FoundLeftovers
+	running string
+	// stuck is a run whose things do not go.
+	stuck   string
+	locks   activities.Locks
+	noLocks error
+
+	looks   atomic.Int32
+	cleaned map[string]bool
+	asked   []activities.FindLeftoversInput
+	unlocks int
+}
+
+func (c *clusters) reconcile(t *testing.T, in workflows.ReconcileInput) (result workflows.ReconcileResult, err error) {
+	t.Helper()
+	c.cleaned = map[string]bool{}
+	env := newEnvironment(map[string]any{
+		"Clusters": func(context.Context) ([]string, error) { return []string{"one", "two"}, nil },
+		"FindLeftovers": func(_ context.Context, in activities.FindLeftoversInput) (activities.FoundLeftovers, error) {
+			c.asked = append(c.asked, in)
+			found, ok := c.found[in.ClusterID]
+			if !ok {
+				return found, errors.New("it does not answer")
+			}
+			return found, nil
+		},
+		"RunOpen": func(_ context.Context, l activities.Leftover) (bool, error) { return l.Lease.Run == c.running, nil },
+		"Cleanup": func(_ context.Context, in activities.CleanupInput) error {
+			if in.Run == c.stuck {
+				return errors.New("somebody has it open")
+			}
+			c.cleaned[in.Run] = true
+			return nil
+		},
+		"FindLocks": func(context.Context) (activities.Locks, error) {
+			c.looks.Add(1)
+			return c.locks, c.noLocks
+		},
+		"RemoveEndedLocks": func(context.Context) ([]backup.Lock, error) {
+			c.unlocks++
+			return c.locks.Ended, nil
+		},
+	})
+	env.ExecuteWorkflow(workflows.Reconcile, in)
+	require.True(t, env.IsWorkflowCompleted())
+	err = env.GetWorkflowError()
+	var failed *temporal.ApplicationError
+	if errors.As(err, &failed) {
+		require.NoError(t, failed.Details(&result))
+		return result, err
+	}
+	return result, errors.Join(err, env.GetWorkflowResult(&result))
+}
+
+func leftover(run string) activities.Leftover {
+	return activities.Leftover{WorkflowID: "backup/shop/" + run, RunID: run, Lease: activities.Lease{Run: run}, What: "snapshot of " + run, Why: "it ended"}
+}
+
+func TestReconcileLooksEverywhere(t *testing.T) {
+	c := &clusters{running: "reset", found: map[string]activities.FoundLeftovers{
+		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b"), leftover("reset")}, Living: 2},
+		"two": {Leftovers: []activities.Leftover{leftover("c")}, Kept: []string{"snapshot x: not ours"}},
+	}, locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}, Living: []backup.Lock{{ID: "2"}}}}
+	result, err := c.reconcile(t, workflows.ReconcileInput{})
+	require.NoError(t, err)
+	require.Equal(t, map[string]bool{"a": true, "b": true, "c": true}, c.cleaned)
+	require.Equal(t, 3, result.Cleaned)
+	require.Equal(t, 3, result.Running)
+	require.Contains(t, result.Removed, "snapshot of a: it ended")
+	require.Equal(t, []string{"snapshot x: not ours"}, result.Kept)
+	require.Equal(t, 1, result.Leftovers())
+	require.Equal(t, 1, c.unlocks, "Unlock was started")
+	require.Equal(t, workflows.DefaultGrace, c.asked[0].Grace)
+	require.WithinDuration(t, time.Now(), c.asked[0].Now, time.Hour)
+}
+
+func TestReconcileGoesOnWithoutWhatDoesNotAnswer(t *testing.T) {
+	c := &clusters{stuck: "b", noLocks: errors.New("no storage"), found: map[string]activities.FoundLeftovers{
+		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b")}, Unseen: "pool p does not answer", More: 3},
+	}}
+	result, err := c.reconcile(t, workflows.ReconcileInput{})
+	require.Equal(t, map[string]bool{"a": true}, c.cleaned)
+	require.Len(t, result.Left, 5)
+	for _, left := range []string{
+		"Ceph cluster two: ", "it does not answer", "Ceph cluster one: pool p does not answer", "3 more leftovers",
+		"snapshot of b: ", "somebody has it open", "the repository's locks: ", "no storage", "The next run tries again",
+	} {
+		require.ErrorContains(t, err, left)
+	}
+}
+
+func TestReconcileOnlySaysWhatItWouldRemove(t *testing.T) {
+	c := &clusters{found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{leftover("a")}}, "two": {}}, locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}}}
+	result, err := c.reconcile(t, workflows.ReconcileInput{DryRun: true, Grace: backup.Duration(time.Minute), Forgotten: true})
+	require.NoError(t, err)
+	require.Empty(t, c.cleaned)
+	require.Zero(t, c.unlocks)
+	require.Equal(t, []string{"snapshot of a: it ended"}, result.Removed)
+	require.Equal(t, backup.Duration(time.Minute), c.asked[0].Grace)
+	require.True(t, c.asked[0].Forgotten)
+}
+
+// TestReconcileRemovesTheForgotten does not ask about a run that Temporal is known not
+// to know, and does without a repository.
+func TestReconcileRemovesTheForgotten(t *testing.T) {
+	forgotten := leftover("a")
+	forgotten.WorkflowID = ""
+	c := &clusters{running: "a", noLocks: fails(backup.InvalidInput, true)(t.Context()), found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{forgotten}}, "two": {}}}
+	result, err := c.reconcile(t, workflows.ReconcileInput{Forgotten: true})
+	require.NoError(t, err)
+	require.Equal(t, map[string]bool{"a": true}, c.cleaned)
+	require.Nil(t, result.Locks)
+	require.Equal(t, int32(1), c.looks.Load())
+}
