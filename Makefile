@@ -121,7 +121,7 @@ PARALLEL := 5
 
 # What test-e2e draws a part of, whole: AMMONITE_CHAOS also takes the seed of such a
 # part, which the tests tell.
-CHAOS := TestWorkerKilledAtEachStep|TestStepSucceedsButIsReportedAsFailed|TestNodeFrozenAndResumed|TestRepositoryUnderChaos
+CHAOS := TestWorkerKilledAtEachStep|TestStepSucceedsButIsReportedAsFailed|TestNodeFrozenAndResumed|TestRepositoryUnderChaos|TestRepositoryFaults|TestReconcileAfterCrashes
 
 .PHONY: chaos
 chaos: build lab-tools ## Try every fault at every step

@@ -22,7 +22,7 @@ import (
 
 // Crashes of TestReconcileAfterCrashes, without and with AMMONITE_CHAOS=all.
 const (
-	someCrashes = 30
+	someCrashes = 16
 	manyCrashes = 100
 )
 
