@@ -192,6 +192,7 @@ Damage makes the exit code 1.
 		},
 	}
 	addOutputFlag(cmd, &output, formatYAML)
+	cmd.AddCommand(newRotateKeyCommand(s))
 	return cmd
 }
 

@@ -218,3 +218,49 @@ func leaveLock(t *testing.T, s *system.System, host string) {
 	require.NoError(t, hostname.Process.Signal(syscall.SIGKILL))
 	require.Error(t, hostname.Wait())
 }
+
+// TestKeyRotation replaces the password of the repository while backups go on, and puts
+// the first one back at once.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	// As a Secret that is mounted: the file's content changes, its name does not.
+	file, next := filepath.Join(t.TempDir(), "password"), filepath.Join(t.TempDir(), "next")
+	copyFile(t, s.Lab.ResticPasswordFile, file)
+	require.NoError(t, os.WriteFile(next, []byte("another\n"), 0o600))
+	opening := "RESTIC_PASSWORD_FILE=" + file
+	_, err := s.StartControl(t.Context(), opening)
+	require.NoError(t, err)
+	_, err = s.StartNode(t.Context(), "node-a", 1, opening)
+	require.NoError(t, err)
+	claim := claimOf(s, "data")
+	create(t, s, claim, lab.VolumeSpec{Block: true, Size: 16 << 20, Populate: func(device string) error { return writeDisk(device, 4<<20) }})
+	backUp(t, s, claim.Namespace, claim.Name)
+
+	added := ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", next)
+	ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", next)
+	backUp(t, s, claim.Namespace, claim.Name)
+	old := strings.Fields(added.stdout)
+	remove := []string{opening, "repository", "rotate-key", "--remove", old[len(old)-1]}
+	require.Contains(t, ammonite(t, s, exitUsage, remove...).output(), "opens the repository here")
+
+	copyFile(t, next, file)
+	ammonite(t, s, exitSuccess, remove...)
+	backUp(t, s, claim.Namespace, claim.Name)
+	ammonite(t, s, exitSuccess, "prune")
+	require.Contains(t, ammonite(t, s, exitUnreachable, "snapshots").output(), "the repository does not open", "the first password is no good any more")
+
+	ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", s.Lab.ResticPasswordFile, "--at-once")
+	copyFile(t, s.Lab.ResticPasswordFile, file)
+	backUp(t, s, claim.Namespace, claim.Name)
+	backups, err := s.ResticSnapshots(t.Context())
+	require.NoError(t, err)
+	require.Len(t, backups, 4)
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(to, content, 0o600))
+}
