@@ -23,12 +23,12 @@ import (
 // The rounds of TestRepositoryUnderChaos, without and with AMMONITE_CHAOS=all. A round
 // takes half a minute, most of it until a killed worker is noticed.
 const (
-	someRounds = 6
+	someRounds = 25
 	manyRounds = 200
 )
 
-// TestRepositoryUnderChaos starts backups, retention, a prune and a check of one
-// repository together, again and again, and kills what does the work at random: control
+// TestRepositoryUnderChaos starts backups, retention, a prune, a check of one repository
+// and a look for leftovers together, again and again, and kills what does the work at random: control
 // worker, nodes, restic. After each round all of them have ended well, the repository is
 // sound, what was reported as done restores to what the volume held, and no lock is left.
 func TestRepositoryUnderChaos(t *testing.T) {
@@ -92,7 +92,7 @@ func (c *repositoryChaos) round(t *testing.T, n int) {
 		runs[i] = run
 	}
 	work := map[string]*invocation{}
-	for _, command := range [][]string{{"retain", "--force"}, {"prune", "--max-unused", "0"}, {"verify"}} {
+	for _, command := range [][]string{{"retain", "--force"}, {"prune", "--max-unused", "0"}, {"verify"}, {"reconcile", "--grace", "1s"}} {
 		work[command[0]] = invoke(t, c.System, command...)
 	}
 	for range 1 + c.random.IntN(2) {

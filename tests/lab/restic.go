@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 )
 
 func (l *Lab) repositoryURL(name string) string {
@@ -58,8 +59,17 @@ func (l *Lab) NewRepository(ctx context.Context, name string) (url string, err e
 	if exists(l.RepositoryDir(name) + "/config") {
 		return url, nil
 	}
-	_, err = l.Run(ctx, "restic", "-r", url, "--password-file", l.ResticPasswordFile, "init")
-	return url, err
+	if _, err = l.Run(ctx, "restic", "-r", url, "--password-file", l.ResticPasswordFile, "init"); err != nil {
+		return url, err
+	}
+	password, err := os.ReadFile(l.ResticPasswordFile)
+	if err != nil {
+		return url, err
+	}
+	if err := cheapenKey(l.RepositoryDir(name), strings.TrimSpace(string(password))); err != nil {
+		return url, fmt.Errorf("making the key of repository %s cheap: %w", name, err)
+	}
+	return url, nil
 }
 
 // RemoveRepository removes a repository with all that is in it.
