@@ -104,6 +104,7 @@ func TestMetrics(t *testing.T) {
 	_, err = awaitEnd(t, run)
 	require.Error(t, err)
 	ammonite(t, s, exitSuccess, "prune")
+	ammonite(t, s, exitSuccess, "reconcile", "--dry-run")
 	require.NoError(t, nodes[0].Inject("before-Restic", "hold"))
 	held, err := s.Start(t.Context(), waits.Namespace, waits.Name, "")
 	require.NoError(t, err)
@@ -117,7 +118,8 @@ func TestMetrics(t *testing.T) {
 	var seen samples
 	await(t, patience, "the control worker does not see the slot in use, or the prune", func() bool {
 		seen = scrape(t, control)
-		return seen["ammonite_repository_backups"] == 1 && seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
+		_, looked := seen["ammonite_leftovers"]
+		return looked && seen["ammonite_repository_backups"] == 1 && seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
 	})
 	require.Equal(t, documented(t), seen.names(), "docs/metrics.md and the worker differ")
 	requireThePredecessors(t, s, seen)

@@ -86,7 +86,7 @@ func TestSchedulesApplied(t *testing.T) {
 	require.Contains(t, dry.stdout, "sweep: create\n")
 	require.Empty(t, listed(t, s), "a dry run changes nothing")
 
-	require.Contains(t, apply(t, s, 0, "").stdout, "1 schedule changed.")
+	require.Contains(t, apply(t, s, 0, "").stdout, "2 schedules changed.")
 	set, found, err := schedules.Sweep(t.Context(), s.Client)
 	require.NoError(t, err)
 	require.True(t, found)
@@ -106,8 +106,8 @@ func appliedTwice(t *testing.T, s *system.System) {
 	} {
 		apply(t, s, 0, text)
 		before := describedSchedule(t, s, "sweep")
-		require.Equal(t, "sweep: unchanged\n", apply(t, s, 0, text).stdout)
-		require.Equal(t, "sweep: unchanged\n", apply(t, s, 0, text, "--dry-run").stdout)
+		require.Equal(t, "sweep: unchanged\nreconcile: unchanged\n", apply(t, s, 0, text).stdout)
+		require.Equal(t, "sweep: unchanged\nreconcile: unchanged\n", apply(t, s, 0, text, "--dry-run").stdout)
 		require.Equal(t, before, describedSchedule(t, s, "sweep"))
 	}
 }
@@ -164,18 +164,19 @@ func editIsPutBack(t *testing.T, s *system.System) {
 }
 
 func onlyOwnIsRemoved(t *testing.T, s *system.System) {
+	const none = "sweep: {enabled: false}\nreconcile: {enabled: false}"
 	foreignSchedule(t, s, "report")
 	before := describedSchedule(t, s, "report")
 	require.Contains(t, listed(t, s), "report")
 	require.False(t, listed(t, s)["report"].Managed)
 	ofAnotherVersion(t, s)
-	require.Equal(t, "retention: delete\nsweep: delete\n", apply(t, s, 8, "sweep: {enabled: false}", "--dry-run").stdout)
-	require.Len(t, listed(t, s), 3)
+	require.Equal(t, "reconcile: delete\nretention: delete\nsweep: delete\n", apply(t, s, 8, none, "--dry-run").stdout)
+	require.Len(t, listed(t, s), 4)
 
-	apply(t, s, 0, "sweep: {enabled: false}")
+	apply(t, s, 0, none)
 	await(t, time.Minute, "removed schedules are still listed", func() bool { return len(listed(t, s)) == 1 })
 	require.Equal(t, before, describedSchedule(t, s, "report"))
-	require.Empty(t, apply(t, s, 0, "sweep: {enabled: false}").stdout)
+	require.Empty(t, apply(t, s, 0, none).stdout)
 	_, found, err := schedules.Sweep(t.Context(), s.Client)
 	require.NoError(t, err)
 	require.False(t, found)
@@ -203,7 +204,7 @@ func TestScheduleTriggered(t *testing.T) {
 	require.Contains(t, ammonite(t, s, 4, "schedules", "trigger", "sweep").stderr, "nor any other")
 	apply(t, s, 0, "sweep: {every: 24h}")
 	for _, command := range []string{"trigger", "pause", "unpause"} {
-		require.Contains(t, ammonite(t, s, 4, "schedules", command, "swep").stderr, `there is no schedule "swep". There is sweep`)
+		require.Contains(t, ammonite(t, s, 4, "schedules", command, "swep").stderr, `there is no schedule "swep". There is reconcile, sweep`)
 	}
 
 	started := ammonite(t, s, 0, "schedules", "trigger", "sweep").stdout
@@ -239,7 +240,7 @@ func TestSchedulesAppliedByTwo(t *testing.T) {
 		two := invoke(t, s, "schedules", "apply", "-f", file)
 		require.Zero(t, one.wait(t), one.output())
 		require.Zero(t, two.wait(t), two.output())
-		require.Equal(t, "sweep: unchanged\n", apply(t, s, 0, text).stdout)
+		require.Equal(t, "sweep: unchanged\nreconcile: unchanged\n", apply(t, s, 0, text).stdout)
 	}
 }
 
@@ -263,6 +264,10 @@ func TestControlWorkersApplySchedules(t *testing.T) {
 	set, _, err := schedules.Sweep(t.Context(), s.Client)
 	require.NoError(t, err)
 	require.Equal(t, s.Namespace, set.Input.Namespace)
+	await(t, patience, "nobody looked for leftovers at the start", func() bool {
+		last := listed(t, s)["reconcile"].Last
+		return last != nil && last.Outcome == "completed"
+	})
 
 	wrong := scheduleFile(t, "sweep: {cron: never}")
 	worker, err := s.StartControl(t.Context(), "AMMONITE_SCHEDULES="+wrong, "TEMPORAL_ADDRESS=127.0.0.1:1")
