@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -102,7 +103,7 @@ func (s *sorter) sort(r backup.Remnant) {
 	switch {
 	case r.Namespace != "" && r.Namespace != s.namespace:
 		return
-	case run.Known && (run.Open || s.in.Now.Sub(run.Ended) < s.in.Grace.Std()):
+	case run.Known && (run.Open || s.fresh(run.Ended)), !run.Known && s.fresh(began(r.Run)):
 		s.found.Living++
 		return
 	case !run.Known && !s.in.Forgotten:
@@ -127,6 +128,20 @@ func (s *sorter) sort(r backup.Remnant) {
 		return
 	}
 	s.found.Leftovers = append(s.found.Leftovers, l)
+}
+
+func (s *sorter) fresh(at time.Time) bool { return s.in.Now.Sub(at) < s.in.Grace.Std() }
+
+// began is when the run with that ID began: Temporal's list of runs, which may be a
+// while behind, is not asked. It is zero where the server makes IDs by chance, which do
+// not tell.
+func began(run string) time.Time {
+	const ordered = 7
+	id, err := uuid.Parse(run)
+	if err != nil || id.Version() != ordered {
+		return time.Time{}
+	}
+	return time.Unix(id.Time().UnixTime())
 }
 
 func (s *sorter) keep(r backup.Remnant, why string) {

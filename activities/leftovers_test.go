@@ -1,8 +1,10 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -35,12 +37,14 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 	forgotten.WorkflowID, forgotten.Why = "", "Temporal does not know its run"
 	cloned := snapshot
 	cloned.What, cloned.ScratchPool = "clone "+clone.String(), "scratch"
+	young := runOf(now.Add(-10 * time.Minute))
 	half := cloned
 	half.Source = backup.Source{ClusterID: "ceph"}
 	for name, test := range map[string]struct {
 		remnants  []backup.Remnant
 		states    map[string]RunState
 		forgotten bool
+		run       string
 		want      FoundLeftovers
 		kept      string
 	}{
@@ -53,6 +57,9 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 		"has just ended": {
 			remnants: []backup.Remnant{{Run: "r", Source: image}}, want: FoundLeftovers{Living: 1},
 			states: map[string]RunState{"r": {Known: true, Ended: now.Add(-14 * time.Minute)}},
+		},
+		"not listed yet": {
+			remnants: []backup.Remnant{{Run: young, Source: image}}, forgotten: true, run: young, want: FoundLeftovers{Living: 1},
 		},
 		"not known":                      {remnants: []backup.Remnant{{Run: "r", Source: image}}, kept: "ammonite reconcile --forgotten"},
 		"not known, and that is enough":  {remnants: []backup.Remnant{{Run: "r", Source: image}}, forgotten: true, want: FoundLeftovers{Leftovers: []Leftover{forgotten}}},
@@ -73,8 +80,21 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 				found.Kept = nil
 			}
 			require.Equal(t, test.want, found)
-			require.Equal(t, []string{"r"}, a.asked, "once for each run")
+			require.Equal(t, []string{cmp.Or(test.run, "r")}, a.asked, "once for each run")
 		})
+	}
+}
+
+// runOf is the ID of a run that began then.
+func runOf(at time.Time) string {
+	ms := at.UnixMilli()
+	return fmt.Sprintf("%08x-%04x-7aaa-8aaa-aaaaaaaaaaaa", ms>>16, ms&0xffff)
+}
+
+func TestRunsTellWhenTheyBegan(t *testing.T) {
+	require.WithinDuration(t, now, began(runOf(now)), time.Second)
+	for _, other := range []string{"r", "3f2504e0-4f89-41d3-9a0c-0305e82c3301"} {
+		require.Zero(t, began(other))
 	}
 }
 

@@ -121,7 +121,7 @@ const vacateAgain = time.Minute
 // then the lease is not taken again: a workflow that was reset asks for the same one.
 func (s *slots) vacateLater(h *heldSlot, log log.Logger) {
 	for {
-		time.Sleep(vacateAgain)
+		<-time.After(vacateAgain)
 		ctx, cancel := context.WithTimeout(context.Background(), teardownTimeout)
 		h.mu.Lock()
 		err := h.vacate(ctx)

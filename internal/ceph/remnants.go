@@ -66,13 +66,10 @@ func remnantsIn(ctx context.Context, conn *rados.Conn, pool string) ([]backup.Re
 	for _, namespace := range namespaces {
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
 			p := place{ioctx, pool, namespace}
-			snapshots, err := p.snapshots(ctx)
-			if err != nil {
-				return err
-			}
+			snapshots, unseen := p.snapshots(ctx)
 			clones, err := p.clones(ctx)
 			found = append(append(found, snapshots...), clones...)
-			return err
+			return errors.Join(unseen, err)
 		})
 		if err != nil && !missing(err) {
 			return found, err
@@ -102,27 +99,25 @@ func (p place) snapshots(ctx context.Context) ([]backup.Remnant, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := make([][]backup.Remnant, len(images))
-	group, ctx := errgroup.WithContext(ctx)
+	found, unseen := make([][]backup.Remnant, len(images)), make([]error, len(images))
+	var group errgroup.Group
 	group.SetLimit(headerReaders)
 	for i, image := range images {
-		group.Go(func() (err error) {
-			if err := ctx.Err(); err != nil {
-				return err
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
 			}
-			found[i], err = p.snapshotsOf(image)
-			if missing(err) {
-				return nil // by now
+			var err error
+			// One that is gone by now has none. One that is damaged is no reason not to
+			// look at the others.
+			if found[i], err = p.snapshotsOf(image); err != nil && !missing(err) {
+				unseen[i] = fmt.Errorf("image %s: %w", p.image(image.name), err)
 			}
-			return err
+			return nil
 		})
 	}
-	err = group.Wait()
-	var all []backup.Remnant
-	for _, some := range found {
-		all = append(all, some...)
-	}
-	return all, err
+	_ = group.Wait() // none of them returns an error
+	return slices.Concat(found...), errors.Join(append(unseen, ctx.Err())...)
 }
 
 // header is an image by what its header is named after.

@@ -131,6 +131,6 @@ func TestRemnantsAreLookedForWhereTheUserMay(t *testing.T) {
 	run := uuid.NewString()
 	snapshot := s.snapshotted(t, "", run)
 	control := s.connectAs(t, "profile rbd", "profile rbd pool="+s.source)
-	require.Equal(t, []string{"snapshot " + snapshot.Source.String() + "@" + snapshot.Name}, control.remnants(t, run))
+	require.Equal(t, []string{"snapshot " + snapshot.String() + "@" + snapshot.Name}, control.remnants(t, run))
 	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
 }
