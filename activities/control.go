@@ -32,6 +32,8 @@ type Ceph interface {
 	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error
 	Load(ctx context.Context) (backup.Load, error)
 	Remnants(ctx context.Context) ([]backup.Remnant, error)
+	PredecessorRemnants(ctx context.Context) ([]backup.PredecessorRemnant, error)
+	RemovePredecessorRemnant(ctx context.Context, r backup.PredecessorRemnant) error
 }
 
 // runs answers what Temporal knows about workflow runs.

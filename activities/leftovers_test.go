@@ -119,3 +119,21 @@ func TestALookForLeftoversSaysWhatItDidNotSee(t *testing.T) {
 	_, err = call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{ClusterID: "unknown"})
 	require.Equal(t, backup.VolumeUnsupported, ClassOf(err))
 }
+
+func (a *apis) PredecessorRemnants(context.Context) ([]backup.PredecessorRemnant, error) {
+	return a.predecessor, a.trouble
+}
+
+func TestPredecessorsAreKeptWhileTheyHaveOtherClones(t *testing.T) {
+	shared := backup.PredecessorRemnant{Image: backup.Image{Pool: "rbd", Name: "a"}, ID: "1", Others: []string{"rbd/somebodys"}}
+	own := backup.PredecessorRemnant{Image: backup.Image{Pool: "rbd", Name: "b"}, ID: "2", Cloned: true}
+	a := &apis{predecessor: []backup.PredecessorRemnant{shared, own}, trouble: errors.New("pool one does not answer")}
+	value, err := call{}.run(t, a.control().FindPredecessor, "ceph")
+	require.NoError(t, err)
+	var found FoundPredecessor
+	require.NoError(t, value.Get(&found))
+	require.Equal(t, FoundPredecessor{
+		Remnants: []backup.PredecessorRemnant{own}, Kept: []string{"snapshot rbd/a@backup: it has other clones, rbd/somebodys"}, Unseen: "pool one does not answer",
+	}, found)
+	require.Equal(t, "snapshot rbd/b@backup and its clone rbd/backup-b", own.String())
+}

@@ -28,6 +28,8 @@ type apis struct {
 	remnants   []backup.Remnant
 	states     map[string]RunState
 	asked      []string
+
+	predecessor []backup.PredecessorRemnant
 }
 
 func (a *apis) Candidates(context.Context, string) ([]selection.Candidate, error) {

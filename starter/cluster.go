@@ -23,6 +23,10 @@ type cluster interface {
 	Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
 	// Candidate returns one claim, or a VolumeGone failure if there is none.
 	Candidate(ctx context.Context, claim backup.Claim) (selection.Candidate, error)
+	// PredecessorObjects lists what ceph-k8s-backup made, and RemovePredecessorObjects
+	// deletes it.
+	PredecessorObjects(ctx context.Context) ([]kube.PredecessorObject, error)
+	RemovePredecessorObjects(ctx context.Context, objects []kube.PredecessorObject) error
 }
 
 // clusterOptions say which cluster it is, and what Ammonite is called in it.

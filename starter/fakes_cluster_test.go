@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/kube"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
@@ -26,6 +27,17 @@ type fakeCluster struct {
 	err    error
 	looks  int
 	onLook func(n int)
+	// predecessor is what ceph-k8s-backup left, and deleted what of it was deleted.
+	predecessor, deleted []kube.PredecessorObject
+}
+
+func (f *fakeCluster) PredecessorObjects(context.Context) ([]kube.PredecessorObject, error) {
+	return f.predecessor, f.err
+}
+
+func (f *fakeCluster) RemovePredecessorObjects(_ context.Context, objects []kube.PredecessorObject) error {
+	f.deleted = objects
+	return f.err
 }
 
 func (f *fakeCluster) look() error {

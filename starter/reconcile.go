@@ -18,6 +18,7 @@ func newReconcileCommand(s surroundings) *cobra.Command {
 	var in workflows.ReconcileInput
 	var grace string
 	var output format
+	var where clusterOptions
 	cmd := &cobra.Command{
 		Use:   "reconcile",
 		Short: "Remove what runs left behind",
@@ -27,9 +28,15 @@ them. What belongs to runs that go on is left alone, and so is what may belong t
 somebody else: --forgotten removes that too, if no other installation of Ammonite
 works on the same Ceph clusters.
 
+--predecessor looks for what ceph-k8s-backup left instead, and removes it: protected
+snapshots called "backup" with their clones, which control workers do, and its Jobs,
+claims and volumes, which this command does itself, with your permissions. End it for
+good first, and look at what --dry-run shows: somebody else may call a snapshot so.
+
 ` + exitCodesHelp,
 		Example: `  ammonite reconcile --dry-run
-  ammonite reconcile --grace 1m`,
+  ammonite reconcile --grace 1m
+  ammonite reconcile --predecessor --dry-run`,
 		Args: cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) (err error) {
 			if grace != "" {
@@ -38,9 +45,14 @@ works on the same Ceph clusters.
 			return err
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return classed(runReconcile(cmd.Context(), s, in, output))
+			if in.Predecessor {
+				return classed(reconcilePredecessor(cmd.Context(), s, where, in, output))
+			}
+			return classed(runReconcile(cmd.Context(), s, in, func(*workflows.ReconcileResult) error { return nil }, output))
 		},
 	}
+	cmd.Flags().BoolVar(&in.Predecessor, "predecessor", false, "look for what ceph-k8s-backup left instead")
+	addClusterFlags(cmd, &where)
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "only say what would be removed")
 	cmd.Flags().BoolVar(&in.Forgotten, "forgotten", false, "remove also what bears the name of a run that Temporal does not know")
 	cmd.Flags().StringVar(&grace, "grace", "", "leave alone what ended within this `TIME` (default "+workflows.DefaultGrace.String()+")")
@@ -48,7 +60,8 @@ works on the same Ceph clusters.
 	return cmd
 }
 
-func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInput, output format) error {
+// runReconcile has control workers look for leftovers, and tells what came of it.
+func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInput, finish func(*workflows.ReconcileResult) error, output format) error {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -64,11 +77,42 @@ func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInp
 		_ = with.Details(&result)
 	case failed != nil:
 		return failed
+	default:
+		failed = finish(&result)
 	}
 	if output.structured() {
 		return errors.Join(failed, output.write(s.stdout, result))
 	}
 	return errors.Join(failed, writeReconciled(s.stdout, in.DryRun, result))
+}
+
+// reconcilePredecessor adds what there is in Kubernetes to what control workers do in
+// Ceph.
+func reconcilePredecessor(ctx context.Context, s surroundings, where clusterOptions, in workflows.ReconcileInput, output format) error {
+	c, err := s.cluster(where.in(s))
+	if err != nil {
+		return err
+	}
+	objects, err := c.PredecessorObjects(ctx)
+	if err != nil {
+		return unreachable(err)
+	}
+	for _, o := range objects {
+		if o.Active {
+			return exit(exitAlreadyRunning, fmt.Errorf("ceph-k8s-backup is still at work: `kubectl get %s`. Suspend its CronJob and wait for the end of its Jobs, or delete them", o))
+		}
+	}
+	return runReconcile(ctx, s, in, func(result *workflows.ReconcileResult) error {
+		if !in.DryRun {
+			if err := c.RemovePredecessorObjects(ctx, objects); err != nil {
+				return unreachable(err)
+			}
+		}
+		for _, o := range objects {
+			result.Removed = append(result.Removed, o.String())
+		}
+		return nil
+	}, output)
 }
 
 func writeReconciled(w io.Writer, dryRun bool, r workflows.ReconcileResult) error {
@@ -79,7 +123,7 @@ func writeReconciled(w io.Writer, dryRun bool, r workflows.ReconcileResult) erro
 	if err := writeLeftovers(w, r, done); err != nil {
 		return err
 	}
-	summary := fmt.Sprintf("%d of ended runs %s, %d could not be, %d may be somebody else's; %d belong to runs that go on or have just ended",
+	summary := fmt.Sprintf("%d %s, %d could not be, %d may be somebody else's; %d belong to runs that go on or have just ended",
 		len(r.Removed), done, len(r.Left), len(r.Kept), r.Running)
 	if r.Locks != nil {
 		summary += fmt.Sprintf(". The repository has %s of ended runs, %d of runs at work and %d of others",

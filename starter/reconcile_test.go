@@ -11,6 +11,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/kube"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -31,7 +32,7 @@ func TestReconcileByHand(t *testing.T) {
 	out := w.execute(t, "reconcile", "--dry-run", "--grace", "1m")
 	require.Equal(t, told{stdout: `STATE             WHAT AND WHY
 would be removed  snapshot rbd/a@ammonite-1: its run ended
-1 of ended runs would be removed, 0 could not be, 0 may be somebody else's; 0 belong to runs that go on or have just ended. The repository has 1 lock of ended runs, 0 of runs at work and 0 of others.
+1 would be removed, 0 could not be, 0 may be somebody else's; 0 belong to runs that go on or have just ended. The repository has 1 lock of ended runs, 0 of runs at work and 0 of others.
 `}, out)
 	require.Equal(t, workflows.ReconcileInput{DryRun: true, Grace: backup.Duration(time.Minute)}, w.temporal.reconcile)
 
@@ -42,7 +43,7 @@ would be removed  snapshot rbd/a@ammonite-1: its run ended
 left     clone rbd/b: it is still open
 kept     snapshot rbd/c@ammonite-2: Temporal does not know its run
 removed  snapshot rbd/a@ammonite-1: its run ended
-1 of ended runs removed, 1 could not be, 1 may be somebody else's; 2 belong to runs that go on or have just ended.
+1 removed, 1 could not be, 1 may be somebody else's; 2 belong to runs that go on or have just ended.
 `, out.stdout)
 	require.Contains(t, out.stderr, "not everything could be cleaned up")
 	require.True(t, w.temporal.reconcile.Forgotten)
@@ -67,4 +68,27 @@ func TestStatusOfLeftovers(t *testing.T) {
 	require.Equal(t, exitFailed, out.code)
 	require.Contains(t, out.stdout, "left   clone rbd/b: it is still open\nkept   snapshot rbd/c")
 	require.Contains(t, out.stdout, "1 could not be removed, 1 may be somebody else's, 1 were removed.")
+}
+
+func TestReconcileAfterThePredecessor(t *testing.T) {
+	w := newWorld(&fakeTemporal{reconciled: workflows.ReconcileResult{Removed: []string{"snapshot rbd/a@backup"}, Cleaned: 1}})
+	w.claims.predecessor = []kube.PredecessorObject{{Kind: "Job", Namespace: "ceph-backup", Name: "one", Active: true}, {Kind: "PersistentVolume", Name: "two"}}
+	out := w.execute(t, "reconcile", "--predecessor", "--dry-run")
+	require.Equal(t, exitAlreadyRunning, out.code)
+	require.Contains(t, out.stderr, "kubectl get -n ceph-backup job/one")
+	require.Zero(t, w.temporal.reconcile)
+
+	w.claims.predecessor[0].Active = false
+	out = w.execute(t, "reconcile", "--predecessor", "--dry-run")
+	require.Equal(t, exitSuccess, out.code, out.stderr)
+	require.Contains(t, out.stdout, "would be removed  snapshot rbd/a@backup\nwould be removed  -n ceph-backup job/one\nwould be removed  persistentvolume/two\n3 would be removed")
+	require.Equal(t, workflows.ReconcileInput{DryRun: true, Predecessor: true}, w.temporal.reconcile)
+	require.Empty(t, w.claims.deleted)
+
+	require.Equal(t, exitSuccess, w.execute(t, "reconcile", "--predecessor").code)
+	require.Equal(t, w.claims.predecessor, w.claims.deleted)
+
+	w.temporal.runErr, w.claims.deleted = errLeft(), nil
+	require.Equal(t, exitFailed, w.execute(t, "reconcile", "--predecessor").code)
+	require.Empty(t, w.claims.deleted, "Ceph comes first")
 }

@@ -187,3 +187,46 @@ func requireTrashEmptied(t *testing.T, s *system.System, v *lab.Volume) {
 	}
 	require.Fail(t, "the image is not in the trash", filepath.Join(lab.VolumePool, v.Image))
 }
+
+// TestReconcileAfterThePredecessor leaves what ceph-k8s-backup leaves when it is killed,
+// and what only looks like that.
+func TestReconcileAfterThePredecessor(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	start(t, s)
+	left := create(t, s, claimOf(s, "left"), lab.VolumeSpec{Block: true, Size: 16 << 20})
+	other := create(t, s, claimOf(s, "other"), lab.VolumeSpec{Block: true, Size: 16 << 20})
+	snapshot, clone := left.Spec()+"@backup", lab.VolumePool+"/backup-"+left.Image
+	rbd(t, s, "snap", "create", "--no-progress", snapshot)
+	rbd(t, s, "snap", "protect", snapshot)
+	rbd(t, s, "clone", snapshot, clone)
+	rbd(t, s, "snap", "create", "--no-progress", other.Spec()+"@backup")
+	job := lab.Object{
+		"apiVersion": "batch/v1", "kind": "Job",
+		"metadata": lab.Object{"namespace": s.Namespace, "name": "backup-rbd-fs-left", "labels": lab.Object{backup.DefaultAnnotationPrefix + "volume-type": "rbd"}},
+		"spec": lab.Object{"suspend": true, "template": lab.Object{"spec": lab.Object{
+			"restartPolicy": "Never", "containers": []lab.Object{{"name": "c", "image": "none"}},
+		}}},
+	}
+	require.NoError(t, s.Apply(t.Context(), job))
+
+	require.Contains(t, ammonite(t, s, exitAlreadyRunning, "reconcile", "--predecessor").stderr, "job/backup-rbd-fs-left")
+	now := time.Now().UTC().Format(time.RFC3339)
+	_, err := s.Run(t.Context(), "kubectl", "patch", "-n", s.Namespace, "job/backup-rbd-fs-left", "--subresource", "status", "--type", "merge", "-p",
+		`{"status":{"startTime":"`+now+`","conditions":[{"type":"FailureTarget","status":"True"},{"type":"Failed","status":"True"}]}}`)
+	require.NoError(t, err)
+	would := ammonite(t, s, exitSuccess, "reconcile", "--predecessor", "--dry-run").stdout
+	require.Contains(t, would, snapshot+" and its clone "+clone)
+	require.Contains(t, would, "-n "+s.Namespace+" job/backup-rbd-fs-left")
+	require.NotContains(t, would, other.Image)
+	require.Contains(t, rbd(t, s, "children", snapshot), clone)
+
+	ammonite(t, s, exitSuccess, "reconcile", "--predecessor")
+	require.Empty(t, strings.TrimSpace(rbd(t, s, "snap", "ls", left.Spec())))
+	require.NotContains(t, rbd(t, s, "ls", "--", lab.VolumePool), "backup-"+left.Image)
+	require.Contains(t, rbd(t, s, "snap", "ls", other.Spec()), "backup")
+	rbd(t, s, "snap", "purge", "--no-progress", other.Spec())
+	jobs, err := s.Run(t.Context(), "kubectl", "get", "jobs", "-n", s.Namespace, "-o", "name")
+	require.NoError(t, err)
+	require.Empty(t, strings.TrimSpace(jobs))
+}

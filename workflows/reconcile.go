@@ -46,6 +46,8 @@ type ReconcileInput struct {
 	DryRun bool `json:"dryRun,omitempty"`
 	// Forgotten removes also what bears the name of a run that Temporal does not know.
 	Forgotten bool `json:"forgotten,omitempty"`
+	// Predecessor looks for what ceph-k8s-backup left instead, and removes that.
+	Predecessor bool `json:"predecessor,omitempty"`
 }
 
 // ReconcileResult tells what was done about leftovers.

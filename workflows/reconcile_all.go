@@ -29,18 +29,24 @@ func reconcileAll(ctx workflow.Context, in ReconcileInput) (result ReconcileResu
 	if err := workflow.ExecuteActivity(listing, control.Clusters).Get(ctx, &clusters); err != nil {
 		return result, err
 	}
-	all := workflow.NewWaitGroup(ctx)
-	all.Add(len(clusters) + 1)
+	look, all := reconcileCluster, workflow.NewWaitGroup(ctx)
+	if in.Predecessor {
+		look = reconcilePredecessor
+	}
 	for _, cluster := range clusters {
+		all.Add(1)
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer all.Done()
-			reconcileCluster(ctx, cluster, in, &result)
+			look(ctx, cluster, in, &result)
 		})
 	}
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		defer all.Done()
-		reconcileLocks(ctx, in, &result)
-	})
+	if !in.Predecessor {
+		all.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer all.Done()
+			reconcileLocks(ctx, in, &result)
+		})
+	}
 	all.Wait(ctx)
 	if len(result.Left) > 0 {
 		return result, errors.New("not everything could be cleaned up: " + strings.Join(firstOf(result.Left), "; ") + ". The next run tries again")
@@ -58,11 +64,15 @@ func firstOf(all []string) []string {
 	return all
 }
 
-func reconcileCluster(ctx workflow.Context, cluster string, in ReconcileInput, result *ReconcileResult) {
-	name := "the Ceph cluster"
-	if cluster != "" {
-		name = "Ceph cluster " + cluster
+func clusterName(id string) string {
+	if id == "" {
+		return "the Ceph cluster"
 	}
+	return "Ceph cluster " + id
+}
+
+func reconcileCluster(ctx workflow.Context, cluster string, in ReconcileInput, result *ReconcileResult) {
+	name := clusterName(cluster)
 	left := func(what string, err error) { result.Left = append(result.Left, what+": "+reason(err)) }
 	var found activities.FoundLeftovers
 	looking := workflow.WithActivityOptions(ctx, lookingEverywhere(name))

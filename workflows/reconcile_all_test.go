@@ -24,6 +24,8 @@ type clusters struct {
 	stuck   string
 	locks   activities.Locks
 	noLocks error
+	// predecessor is what ceph-k8s-backup left.
+	predecessor map[string]activities.FoundPredecessor
 
 	looks   atomic.Int32
 	cleaned map[string]bool
@@ -43,6 +45,16 @@ func (c *clusters) reconcile(t *testing.T, in workflows.ReconcileInput) (result 
 				return found, errors.New("it does not answer")
 			}
 			return found, nil
+		},
+		"FindPredecessor": func(_ context.Context, clusterID string) (activities.FoundPredecessor, error) {
+			return c.predecessor[clusterID], nil
+		},
+		"RemovePredecessor": func(_ context.Context, in activities.RemovePredecessorInput) error {
+			if in.Remnant.ID == c.stuck {
+				return errors.New("somebody has it open")
+			}
+			c.cleaned[in.ClusterID+"/"+in.Remnant.ID] = true
+			return nil
 		},
 		"RunOpen": func(_ context.Context, l activities.Leftover) (bool, error) { return l.Lease.Run == c.running, nil },
 		"Cleanup": func(_ context.Context, in activities.CleanupInput) error {
@@ -131,4 +143,33 @@ func TestReconcileRemovesTheForgotten(t *testing.T) {
 	require.Equal(t, map[string]bool{"a": true}, c.cleaned)
 	require.Nil(t, result.Locks)
 	require.Equal(t, int32(1), c.looks.Load())
+}
+
+func TestReconcileRemovesWhatThePredecessorLeft(t *testing.T) {
+	remnant := func(id string) backup.PredecessorRemnant {
+		return backup.PredecessorRemnant{Image: backup.Image{Pool: "rbd", Name: id}, ID: id}
+	}
+	c := &clusters{predecessor: map[string]activities.FoundPredecessor{
+		"one": {Remnants: []backup.PredecessorRemnant{remnant("a"), remnant("b")}, Kept: []string{"it has other clones"}},
+		"two": {Remnants: []backup.PredecessorRemnant{remnant("a")}},
+	}}
+	result, err := c.reconcile(t, workflows.ReconcileInput{Predecessor: true, DryRun: true})
+	require.NoError(t, err)
+	require.Len(t, result.Removed, 3)
+	require.Empty(t, c.cleaned)
+
+	result, err = c.reconcile(t, workflows.ReconcileInput{Predecessor: true})
+	require.NoError(t, err)
+	require.Equal(t, map[string]bool{"one/a": true, "one/b": true, "two/a": true}, c.cleaned)
+	require.Equal(t, 3, result.Cleaned)
+	require.Equal(t, []string{"it has other clones"}, result.Kept)
+	require.Empty(t, c.asked, "nobody looks for Ammonite's own")
+	require.Zero(t, c.looks.Load())
+
+	c.stuck = "b"
+	c.predecessor["two"] = activities.FoundPredecessor{Unseen: "pool p does not answer", More: 7}
+	result, err = c.reconcile(t, workflows.ReconcileInput{Predecessor: true})
+	require.ErrorContains(t, err, "snapshot rbd/b@backup: ")
+	require.ErrorContains(t, err, "pool p does not answer")
+	require.Len(t, result.Left, 3)
 }

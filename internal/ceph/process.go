@@ -216,6 +216,17 @@ func (p *Process) Remnants(ctx context.Context) ([]backup.Remnant, error) {
 	return remote[[]backup.Remnant](ctx, p, "Remnants", Call{})
 }
 
+// PredecessorRemnants is Cluster.PredecessorRemnants.
+func (p *Process) PredecessorRemnants(ctx context.Context) ([]backup.PredecessorRemnant, error) {
+	return remote[[]backup.PredecessorRemnant](ctx, p, "PredecessorRemnants", Call{})
+}
+
+// RemovePredecessorRemnant is Cluster.RemovePredecessorRemnant.
+func (p *Process) RemovePredecessorRemnant(ctx context.Context, r backup.PredecessorRemnant) error {
+	_, err := remote[bool](ctx, p, "RemovePredecessorRemnant", Call{Predecessor: r})
+	return err
+}
+
 // Load is Cluster.Load.
 func (p *Process) Load(ctx context.Context) (backup.Load, error) {
 	return remote[backup.Load](ctx, p, "Load", Call{})

@@ -16,6 +16,8 @@ type Call struct {
 	Name     string
 	Snapshot backup.Snapshot
 	Metadata map[string]string
+	// Predecessor is a remnant.
+	Predecessor backup.PredecessorRemnant
 }
 
 // Answer is what a call returned.
@@ -77,6 +79,19 @@ func (s *Service) EnsureSnapshotAbsent(c Call, a *Answer[bool]) error {
 func (s *Service) Remnants(_ Call, a *Answer[[]backup.Remnant]) error {
 	found, err := s.cluster.Remnants(unbounded)
 	*a = Answer[[]backup.Remnant]{found, backup.MessageOf(err)}
+	return nil
+}
+
+// PredecessorRemnants answers Process.PredecessorRemnants.
+func (s *Service) PredecessorRemnants(_ Call, a *Answer[[]backup.PredecessorRemnant]) error {
+	found, err := s.cluster.PredecessorRemnants(unbounded)
+	*a = Answer[[]backup.PredecessorRemnant]{found, backup.MessageOf(err)}
+	return nil
+}
+
+// RemovePredecessorRemnant answers Process.RemovePredecessorRemnant.
+func (s *Service) RemovePredecessorRemnant(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.RemovePredecessorRemnant(unbounded, c.Predecessor))
 	return nil
 }
 

@@ -1,0 +1,67 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// FoundPredecessor is what ceph-k8s-backup left in a Ceph cluster.
+type FoundPredecessor struct {
+	Remnants []backup.PredecessorRemnant `json:"remnants,omitempty"`
+	// Kept says what is not touched, and why.
+	Kept []string `json:"kept,omitempty"`
+	// More is how many there are beyond those: the next look finds them.
+	More int `json:"more,omitempty"`
+	// Unseen says what could not be looked at.
+	Unseen string `json:"unseen,omitempty"`
+}
+
+// FindPredecessor looks through a whole Ceph cluster for what the predecessor left. It
+// only reads.
+func (c *Control) FindPredecessor(ctx context.Context, clusterID string) (FoundPredecessor, error) {
+	defer heartbeat(ctx, nil)()
+	var found FoundPredecessor
+	cluster, err := c.Ceph(clusterID)
+	if err != nil {
+		return found, toFailure(err)
+	}
+	all, err := cluster.PredecessorRemnants(ctx)
+	if err != nil {
+		if len(all) == 0 {
+			return found, toFailure(err)
+		}
+		found.Unseen = err.Error()
+	}
+	for _, r := range all {
+		switch {
+		case len(r.Others) > 0:
+			found.Kept = append(found.Kept, fmt.Sprintf("%s: it has other clones, %s", r, strings.Join(r.Others, ", ")))
+		case len(found.Remnants) == mostLeftovers:
+			found.More++
+		default:
+			found.Remnants = append(found.Remnants, r)
+		}
+	}
+	return found, nil
+}
+
+// RemovePredecessorInput says what to remove where.
+type RemovePredecessorInput struct {
+	ClusterID string                    `json:"clusterID,omitempty"`
+	Remnant   backup.PredecessorRemnant `json:"remnant"`
+}
+
+// RemovePredecessor removes a snapshot of the predecessor's, with its clone. A repeat
+// finds nothing, which is fine.
+func (c *Control) RemovePredecessor(ctx context.Context, in RemovePredecessorInput) error {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	cluster, err := c.Ceph(in.ClusterID)
+	if err != nil {
+		return toFailure(err)
+	}
+	return toFailure(cluster.RemovePredecessorRemnant(ctx, in.Remnant))
+}
