@@ -118,7 +118,8 @@ func (c *crasher) crash(t *testing.T) (crashed int) {
 		require.NoError(t, err)
 		runs[i] = run
 	}
-	// Whatever the steps take, some backups are in the midst of each.
+	// Not until something has happened: the kill is to come at any moment, when some
+	// backups are in the midst of each step.
 	time.Sleep(time.Duration(c.random.Int64N(int64(6 * time.Second))))
 	c.random.Shuffle(len(c.workers), func(i, j int) { c.workers[i], c.workers[j] = c.workers[j], c.workers[i] })
 	killEverything(t, c.System, c.workers...)

@@ -269,12 +269,7 @@ func (c *Cluster) Clones(ctx context.Context, pool, run string) ([]Clone, error)
 }
 
 func listClones(ctx context.Context, conn *rados.Conn, pool, run string) ([]Clone, error) {
-	namespaces := []string{""}
-	err := inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
-		names, err := rbd.NamespaceList(ioctx)
-		namespaces = append(namespaces, names...)
-		return err
-	})
+	namespaces, err := namespacesOf(conn, pool)
 	if err != nil {
 		return nil, err
 	}

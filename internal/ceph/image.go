@@ -16,6 +16,17 @@ func inPool(conn *rados.Conn, pool, namespace string, f func(*rados.IOContext) e
 	return f(ioctx)
 }
 
+// namespacesOf lists the RADOS namespaces of a pool, the default one too.
+func namespacesOf(conn *rados.Conn, pool string) ([]string, error) {
+	namespaces := []string{""}
+	err := inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
+		names, err := rbd.NamespaceList(ioctx)
+		namespaces = append(namespaces, names...)
+		return err
+	})
+	return namespaces, err
+}
+
 // inPoolToRemove is inPool for what frees space. In a full pool Ceph does that at
 // once or refuses it, where it would keep other writers waiting.
 func inPoolToRemove(conn *rados.Conn, pool, namespace string, f func(*rados.IOContext) error) error {

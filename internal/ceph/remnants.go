@@ -53,12 +53,7 @@ func forbidden(err error) bool {
 
 // remnantsIn looks through a pool and its RADOS namespaces.
 func remnantsIn(ctx context.Context, conn *rados.Conn, pool string) ([]backup.Remnant, error) {
-	namespaces := []string{""}
-	err := inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
-		names, err := rbd.NamespaceList(ioctx)
-		namespaces = append(namespaces, names...)
-		return err
-	})
+	namespaces, err := namespacesOf(conn, pool)
 	if err != nil {
 		return nil, err
 	}
