@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,11 +71,12 @@ func (c *Control) FindLeftovers(ctx context.Context, in FindLeftoversInput) (Fou
 		if len(remnants) == 0 {
 			return found, toFailure(err)
 		}
-		found.Unseen = err.Error()
+		found.Unseen = firstWords(err)
 	}
-	s := sorter{found: &found, in: in, namespace: activity.GetInfo(ctx).Namespace, runs: map[string]RunState{}, cloned: map[string]bool{}}
+	s := sorter{found: &found, in: in, namespace: activity.GetInfo(ctx).Namespace, runs: map[string]RunState{}, cloned: map[string]bool{}, strange: map[string]bool{}}
 	for _, r := range remnants {
 		s.cloned[r.Run] = s.cloned[r.Run] || r.Clone != (backup.Image{})
+		s.strange[r.Run] = s.strange[r.Run] || r.Namespace != "" && r.Namespace != s.namespace
 	}
 	for _, r := range remnants {
 		if _, asked := s.runs[r.Run]; !asked {
@@ -87,6 +89,18 @@ func (c *Control) FindLeftovers(ctx context.Context, in FindLeftoversInput) (Fou
 	return found, nil
 }
 
+// mostWords bounds what is told of what could not be looked at, in bytes: it may be as
+// much as there are volumes.
+const mostWords = 2000
+
+func firstWords(err error) string {
+	text := err.Error()
+	if len(text) > mostWords {
+		text = strings.ToValidUTF8(text[:mostWords], "") + "…"
+	}
+	return text
+}
+
 // sorter decides what becomes of remnants.
 type sorter struct {
 	found     *FoundLeftovers
@@ -95,13 +109,15 @@ type sorter struct {
 	runs      map[string]RunState
 	// cloned are the runs of which there are clones.
 	cloned map[string]bool
+	// strange are those of another Temporal namespace, by what one of their clones says.
+	strange map[string]bool
 }
 
 func (s *sorter) sort(r backup.Remnant) {
 	run := s.runs[r.Run]
 	why := "its run ended " + run.Ended.UTC().Format(time.DateTime)
 	switch {
-	case r.Namespace != "" && r.Namespace != s.namespace:
+	case s.strange[r.Run]:
 		return
 	case run.Known && (run.Open || s.fresh(run.Ended)), !run.Known && s.fresh(began(r.Run)):
 		s.found.Living++

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,10 +62,12 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 		"not listed yet": {
 			remnants: []backup.Remnant{{Run: young, Source: image}}, forgotten: true, run: young, want: FoundLeftovers{Living: 1},
 		},
-		"not known":                      {remnants: []backup.Remnant{{Run: "r", Source: image}}, kept: "ammonite reconcile --forgotten"},
-		"not known, and that is enough":  {remnants: []backup.Remnant{{Run: "r", Source: image}}, forgotten: true, want: FoundLeftovers{Leftovers: []Leftover{forgotten}}},
-		"of another Temporal namespace":  {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: "other"}}, states: ended},
-		"of another one, also forgotten": {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: "other"}}, forgotten: true},
+		"not known":                     {remnants: []backup.Remnant{{Run: "r", Source: image}}, kept: "ammonite reconcile --forgotten"},
+		"not known, and that is enough": {remnants: []backup.Remnant{{Run: "r", Source: image}}, forgotten: true, want: FoundLeftovers{Leftovers: []Leftover{forgotten}}},
+		"of another Temporal namespace": {remnants: []backup.Remnant{{Run: "r", Source: image, Clone: clone, Namespace: "other"}}, states: ended},
+		"of another one, also forgotten": {
+			remnants: []backup.Remnant{{Run: "r", Source: image}, {Run: "r", Source: image, Clone: clone, Namespace: "other"}}, forgotten: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &apis{remnants: test.remnants, states: test.states}
@@ -115,6 +118,12 @@ func TestALookForLeftoversSaysWhatItDidNotSee(t *testing.T) {
 	require.Equal(t, "pool one does not answer", found.Unseen)
 	require.Len(t, found.Leftovers, mostLeftovers)
 	require.Equal(t, 7, found.More)
+
+	a.trouble = errors.New(strings.Repeat("damagé ", 5000))
+	value, err = call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{Now: now})
+	require.NoError(t, err)
+	require.NoError(t, value.Get(&found))
+	require.Less(t, len(found.Unseen), mostWords+10, "an event holds no more")
 
 	_, err = call{}.run(t, a.control().FindLeftovers, FindLeftoversInput{ClusterID: "unknown"})
 	require.Equal(t, backup.VolumeUnsupported, ClassOf(err))

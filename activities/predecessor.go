@@ -33,7 +33,7 @@ func (c *Control) FindPredecessor(ctx context.Context, clusterID string) (FoundP
 		if len(all) == 0 {
 			return found, toFailure(err)
 		}
-		found.Unseen = err.Error()
+		found.Unseen = firstWords(err)
 	}
 	for _, r := range all {
 		switch {

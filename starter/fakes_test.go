@@ -90,7 +90,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	}
 	want := map[string]string{
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
-		workflows.ReconcileAllID: workflows.ReconcileName,
+		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")

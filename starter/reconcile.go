@@ -56,6 +56,8 @@ good first, and look at what --dry-run shows: somebody else may call a snapshot 
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "only say what would be removed")
 	cmd.Flags().BoolVar(&in.Forgotten, "forgotten", false, "remove also what bears the name of a run that Temporal does not know")
 	cmd.Flags().StringVar(&grace, "grace", "", "leave alone what ended within this `TIME` (default "+workflows.DefaultGrace.String()+")")
+	cmd.MarkFlagsMutuallyExclusive("predecessor", "forgotten")
+	cmd.MarkFlagsMutuallyExclusive("predecessor", "grace")
 	addOutputFlag(cmd, &output, formatYAML)
 	return cmd
 }
@@ -67,9 +69,13 @@ func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInp
 		return err
 	}
 	defer c.Close()
+	id := workflows.ReconcileAllID
+	if in.DryRun || in.Predecessor {
+		id = workflows.ReconcileOtherID
+	}
 	var result workflows.ReconcileResult
 	failed := runChore(ctx, c, chore{
-		id: workflows.ReconcileAllID, workflow: workflows.ReconcileName, summary: "Removes what runs left behind", name: "a look for leftovers",
+		id: id, workflow: workflows.ReconcileName, summary: "Removes what runs left behind", name: "a look for leftovers",
 	}, in, &result)
 	var with *temporal.ApplicationError
 	switch {

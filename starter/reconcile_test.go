@@ -35,6 +35,7 @@ would be removed  snapshot rbd/a@ammonite-1: its run ended
 1 would be removed, 0 could not be, 0 may be somebody else's; 0 belong to runs that go on or have just ended. The repository has 1 lock of ended runs, 0 of runs at work and 0 of others.
 `}, out)
 	require.Equal(t, workflows.ReconcileInput{DryRun: true, Grace: backup.Duration(time.Minute)}, w.temporal.reconcile)
+	require.Equal(t, workflows.ReconcileOtherID, w.temporal.options.ID, "what is left is not known by that")
 
 	w.temporal.runErr = errLeft()
 	out = w.execute(t, "reconcile", "--forgotten")
@@ -47,8 +48,11 @@ removed  snapshot rbd/a@ammonite-1: its run ended
 `, out.stdout)
 	require.Contains(t, out.stderr, "not everything could be cleaned up")
 	require.True(t, w.temporal.reconcile.Forgotten)
+	require.Equal(t, workflows.ReconcileAllID, w.temporal.options.ID)
 
-	require.Equal(t, exitUsage, w.execute(t, "reconcile", "--grace", "soon").code)
+	for _, wrong := range [][]string{{"--grace", "soon"}, {"--predecessor", "--grace", "1m"}, {"--predecessor", "--forgotten"}} {
+		require.Equal(t, exitUsage, w.execute(t, append([]string{"reconcile"}, wrong...)...).code, "%q", wrong)
+	}
 }
 
 func TestStatusOfLeftovers(t *testing.T) {

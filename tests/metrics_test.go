@@ -104,7 +104,7 @@ func TestMetrics(t *testing.T) {
 	_, err = awaitEnd(t, run)
 	require.Error(t, err)
 	ammonite(t, s, exitSuccess, "prune")
-	ammonite(t, s, exitSuccess, "reconcile", "--dry-run")
+	ammonite(t, s, exitSuccess, "reconcile")
 	require.NoError(t, nodes[0].Inject("before-Restic", "hold"))
 	held, err := s.Start(t.Context(), waits.Namespace, waits.Name, "")
 	require.NoError(t, err)

@@ -118,7 +118,8 @@ func kept(ctx context.Context, c client.Client) (metrics.Upkeep, error) {
 	if done := state.Reconcile.Done; done != nil {
 		r.Reconciled = done.Ended
 	}
-	if last := state.Reconcile.Last; last != nil {
+	// One that was ended from outside tells nothing.
+	if last := state.Reconcile.Last; last != nil && (last.Failure == "" || last.Result.Leftovers() > 0) {
 		r.Looked, r.Leftovers = true, last.Result.Leftovers()
 	}
 	return r, err

@@ -18,6 +18,9 @@ const (
 	// ReconcileAllID begins the ID of the runs that the schedule starts, which look
 	// everywhere.
 	ReconcileAllID = "reconcile"
+	// ReconcileOtherID is that of a look which says nothing about what is left of runs:
+	// one that removes nothing, or that is for the predecessor.
+	ReconcileOtherID = "reconcile/other"
 )
 
 // ReconcileID is the ID of the reconciliation that a node's agent starts when

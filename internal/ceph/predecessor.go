@@ -106,13 +106,13 @@ func (c *Cluster) RemovePredecessorRemnant(ctx context.Context, r backup.Predece
 			if len(now.Others) > 0 {
 				return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s has other clones: %v", r, now.Others), "Look at them with `rbd info`.", nil)
 			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 			if now.Cloned {
-				if err := removePredecessorClone(pool, backup.PredecessorClone(r.Image)); err != nil {
+				if err := removeClone(ctx, pool, backup.PredecessorClone(r.Image)); err != nil {
 					return err
 				}
+			}
+			if err := ctx.Err(); err != nil {
+				return err
 			}
 			return inImage(pool, r.ID, writingTrashed, func(i *rbd.Image) error {
 				snapshot := i.GetSnapshot(backup.PredecessorSnapshot)
@@ -127,15 +127,4 @@ func (c *Cluster) RemovePredecessorRemnant(ctx context.Context, r backup.Predece
 		}
 		return explain("removing "+r.String(), err)
 	})
-}
-
-func removePredecessorClone(pool *rados.IOContext, clone backup.Image) error {
-	err := rbd.RemoveImage(pool, clone.Name)
-	switch {
-	case missing(err):
-		return checkRemoved(pool, clone)
-	case errno(err) == syscall.EBUSY:
-		return stillOpen(pool, clone, err)
-	}
-	return err
 }
