@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 )
 
 // TestPredecessorsObjects makes Jobs, a volume and a claim as ceph-k8s-backup does, and
@@ -56,13 +57,7 @@ func TestPredecessorsObjects(t *testing.T) {
 	require.Equal(t, "persistentvolume/"+volume, found[1].String())
 	require.Equal(t, kindClaim, found[2].Kind)
 
-	ended, err := s.api.BatchV1().Jobs(s.namespace).Get(t.Context(), "backup-rbd-fs-1", metav1.GetOptions{})
-	require.NoError(t, err)
-	ended.Status.StartTime = &ended.CreationTimestamp
-	ended.Status.Failed = 1
-	ended.Status.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailureTarget, Status: corev1.ConditionTrue}, {Type: batchv1.JobFailed, Status: corev1.ConditionTrue}}
-	_, err = s.api.BatchV1().Jobs(s.namespace).UpdateStatus(t.Context(), ended, metav1.UpdateOptions{})
-	require.NoError(t, err)
+	s.failJob(t, "backup-rbd-fs-1")
 	found = s.predecessors(t, volume)
 	require.False(t, found[0].Active)
 
@@ -76,6 +71,24 @@ func TestPredecessorsObjects(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.claims().Get(t.Context(), "others", metav1.GetOptions{})
 	require.NoError(t, err)
+}
+
+// failJob makes a Job one that failed for good. The Job controller works on it meanwhile.
+func (s *site) failJob(t *testing.T, name string) {
+	t.Helper()
+	jobs := s.api.BatchV1().Jobs(s.namespace)
+	require.NoError(t, retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		job, err := jobs.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		job.Status = batchv1.JobStatus{
+			StartTime: &job.CreationTimestamp, Failed: 1, UncountedTerminatedPods: job.Status.UncountedTerminatedPods,
+			Conditions: []batchv1.JobCondition{{Type: batchv1.JobFailureTarget, Status: corev1.ConditionTrue}, {Type: batchv1.JobFailed, Status: corev1.ConditionTrue}},
+		}
+		_, err = jobs.UpdateStatus(t.Context(), job, metav1.UpdateOptions{})
+		return err
+	}))
 }
 
 // predecessors are those of this test.
