@@ -34,7 +34,7 @@ type content interface {
 
 // contentOf returns what restic stores of the step's volume. Each attempt at it
 // has accounts of its own, so that none is taken for an older one's.
-func (n *Node) contentOf(h *heldSlot, in StepInput, activityAttempt int32) (content, error) {
+func (n storing) contentOf(h *heldSlot, in StepInput, activityAttempt int32) (content, error) {
 	access, err := n.access(in.Volume.ClusterID)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (n *Node) contentOf(h *heldSlot, in StepInput, activityAttempt int32) (cont
 
 // tree is a mounted filesystem.
 type tree struct {
-	repository repository
+	repository Repository
 	answers    func(ctx context.Context, place command.Runner) error
 }
 

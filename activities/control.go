@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/placement"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
@@ -20,6 +21,7 @@ type claims interface {
 	MarkFailed(ctx context.Context, claim backup.Claim, started, ended time.Time) (failures int, err error)
 	Tell(ctx context.Context, claim backup.Claim, e backup.Event) error
 	Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
+	Subject(ctx context.Context, claim backup.Claim) (placement.Subject, error)
 }
 
 // Ceph is what the control side needs from a Ceph cluster.
@@ -61,6 +63,8 @@ type Control struct {
 	// ClusterIDs are those of all that are configured.
 	ClusterIDs []string
 	Runs       runs
+	// Placement says into which repository backups go.
+	Placement placement.Rules
 	// ScratchPool is where clones are made; empty stands for the pool of the
 	// image.
 	ScratchPool string
@@ -81,6 +85,10 @@ func uninterrupted(ctx context.Context) (shielded context.Context, done func()) 
 // settings never reaches into runs under way.
 type Plan struct {
 	Volume backup.Volume `json:"volume"`
+	// Repository is where the backup is stored; empty for the default one. Notes say
+	// what a person should know about that.
+	Repository string   `json:"repository,omitempty"`
+	Notes      []string `json:"notes,omitempty"`
 	// ScratchPool is empty for volumes that need no clone.
 	ScratchPool      string        `json:"scratchPool,omitempty"`
 	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
@@ -107,11 +115,24 @@ func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error)
 	if volume, err = volume.Readable(); err != nil {
 		return Plan{}, toFailure(err)
 	}
-	plan := Plan{Volume: volume, HeartbeatTimeout: c.HeartbeatTimeout}
+	choice, err := c.place(ctx, volume.Claim)
+	if err != nil {
+		return Plan{}, toFailure(err)
+	}
+	plan := Plan{Volume: volume, Repository: choice.Repository, Notes: choice.Problems, HeartbeatTimeout: c.HeartbeatTimeout}
 	if volume.Kind.Cloned() {
 		plan.ScratchPool = cmp.Or(c.ScratchPool, volume.Image.Pool)
 	}
 	return plan, nil
+}
+
+// place decides where the backups of a claim go. Without rules nobody is asked.
+func (c *Control) place(ctx context.Context, claim backup.Claim) (placement.Choice, error) {
+	if !c.Placement.Any() {
+		return placement.Choice{}, nil
+	}
+	subject, err := c.Claims.Subject(ctx, claim)
+	return c.Placement.Choose(subject), err
 }
 
 // SnapshotInput says what to freeze for which run.

@@ -33,9 +33,11 @@ const run = "default-test-run-id"
 type agent struct {
 	*Node
 	repository *fakeRepository
-	place      *fakePlace
-	workflow   *fakeWorkflow
-	stream     *fakeStream
+	// others are repositories beside the default one, by name.
+	others   map[string]*fakeRepository
+	place    *fakePlace
+	workflow *fakeWorkflow
+	stream   *fakeStream
 	// stopping is closed when the agent stops.
 	stopping chan struct{}
 	queue    fakeQueue
@@ -51,7 +53,12 @@ func newAgent(t *testing.T, slots int) *agent {
 		DrainTimeout: 20 * time.Second, StallTimeout: 5 * time.Minute, Patience: 6 * time.Hour,
 	}, a.workflow,
 		func(string) (Access, error) { return Access{Mapper: fakeMapper{}, Stream: a.stream}, nil },
-		a.repository,
+		func(name string) (Repository, error) {
+			if r, ok := a.others[name]; ok {
+				return r, nil
+			}
+			return a.repository, nil
+		},
 		func(context.Context, string, string) (Place, error) { return a.place, nil },
 		func(_ context.Context, l Leftover) error {
 			a.forsaken = append(a.forsaken, l)
@@ -242,6 +249,7 @@ func (p *fakePlace) open() bool {
 
 // fakeRepository is a repository in memory.
 type fakeRepository struct {
+	address string
 	backups []fakeBackup
 	// locked says that a killed restic left its lock.
 	locked bool
@@ -378,13 +386,19 @@ func (r *fakeRepository) Forget(_ context.Context, _ command.Runner, ids ...stri
 
 // fakeQueue is what backups take turns with.
 type fakeQueue struct {
-	exclusive bool
-	unlocked  int
+	// exclusive is whether work goes on that needs this repository for itself.
+	exclusive  bool
+	repository string
+	unlocked   int
 }
 
-func (q *fakeQueue) Exclusive(context.Context) bool { return q.exclusive }
+func (q *fakeQueue) Exclusive(_ context.Context, repository string) bool {
+	return q.exclusive && q.repository == repository
+}
 
-func (q *fakeQueue) Unlock(context.Context) error {
-	q.unlocked++
+func (q *fakeQueue) Unlock(_ context.Context, repository string) error {
+	if q.repository == repository {
+		q.unlocked++
+	}
 	return nil
 }

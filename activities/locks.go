@@ -22,18 +22,30 @@ type Locks struct {
 	Unknown []backup.Lock `json:"unknown,omitempty"`
 }
 
-// FindLocks lists the locks of the repository, by who holds them. It only reads.
-func (u *Upkeep) FindLocks(ctx context.Context) (Locks, error) {
+// Add adds the locks of another repository.
+func (l *Locks) Add(others Locks) {
+	l.Ended, l.Living, l.Unknown = append(l.Ended, others.Ended...), append(l.Living, others.Living...), append(l.Unknown, others.Unknown...)
+}
+
+// RepositoryNames lists the repositories that this worker was given.
+func (u *Upkeep) RepositoryNames(context.Context) ([]string, error) {
+	names, err := u.Names()
+	return names, toFailure(err)
+}
+
+// FindLocks lists the locks of a repository, by who holds them. It only reads.
+func (u *Upkeep) FindLocks(ctx context.Context, repository string) (Locks, error) {
 	defer heartbeat(ctx, nil)()
-	found, err := u.locks(ctx)
+	found, err := u.locks(ctx, repository)
 	return found, toFailure(err)
 }
 
-func (u *Upkeep) locks(ctx context.Context) (found Locks, err error) {
-	if u.Repository == nil {
-		return found, errNoRepository
+func (u *Upkeep) locks(ctx context.Context, repository string) (found Locks, err error) {
+	r, err := u.Repositories(repository)
+	if err != nil {
+		return found, err
 	}
-	all, err := u.Repository.Locks(ctx, u.Run)
+	all, err := r.Locks(ctx, u.Run)
 	if err != nil {
 		return found, err
 	}
@@ -41,7 +53,7 @@ func (u *Upkeep) locks(ctx context.Context) (found Locks, err error) {
 		// Sandboxes have the run's ID for their host name.
 		var using, known bool
 		if _, notOurs := uuid.Parse(l.Host); notOurs == nil {
-			if using, known, err = u.Runs.Using(ctx, l.Host); err != nil {
+			if using, known, err = u.Runs.Using(ctx, repository, l.Host); err != nil {
 				return found, err
 			}
 		}
@@ -64,9 +76,9 @@ func (u *Upkeep) settle() time.Duration { return u.HeartbeatTimeout + 10*time.Se
 // RemoveEndedLocks removes the locks of runs that do not use the repository any more,
 // once whatever they left on a node has ended. It returns the removed ones. A repeat
 // finds what is left.
-func (u *Upkeep) RemoveEndedLocks(ctx context.Context) ([]backup.Lock, error) {
+func (u *Upkeep) RemoveEndedLocks(ctx context.Context, repository string) ([]backup.Lock, error) {
 	defer heartbeat(ctx, nil)()
-	before, err := u.locks(ctx)
+	before, err := u.locks(ctx, repository)
 	if err != nil || len(before.Ended) == 0 {
 		return nil, toFailure(err)
 	}
@@ -75,20 +87,20 @@ func (u *Upkeep) RemoveEndedLocks(ctx context.Context) ([]backup.Lock, error) {
 		return nil, toFailure(ctx.Err())
 	case <-time.After(u.settle()):
 	}
-	after, err := u.locks(ctx)
+	after, err := u.locks(ctx, repository)
 	if err != nil {
 		return nil, toFailure(err)
 	}
-	removed, err := u.remove(ctx, both(before.Ended, after.Ended))
+	removed, err := u.remove(ctx, repository, both(before.Ended, after.Ended))
 	return removed, toFailure(err)
 }
 
 // RemoveSilentLocks removes those of the given locks which nobody has renewed since
 // they were seen. It spares a host that has others, too. It returns the removed ones.
 // A repeat finds what is left.
-func (u *Upkeep) RemoveSilentLocks(ctx context.Context, seen []backup.Lock) ([]backup.Lock, error) {
+func (u *Upkeep) RemoveSilentLocks(ctx context.Context, seen []backup.Lock, repository string) ([]backup.Lock, error) {
 	defer heartbeat(ctx, nil)()
-	now, err := u.locks(ctx)
+	now, err := u.locks(ctx, repository)
 	if err != nil {
 		return nil, toFailure(err)
 	}
@@ -98,7 +110,7 @@ func (u *Upkeep) RemoveSilentLocks(ctx context.Context, seen []backup.Lock) ([]b
 			return other.Host == l.Host && !backup.HasLock(seen, other)
 		})
 	})
-	removed, err := u.remove(ctx, silent)
+	removed, err := u.remove(ctx, repository, silent)
 	return removed, toFailure(err)
 }
 
@@ -109,21 +121,25 @@ func both(a, b []backup.Lock) []backup.Lock {
 // remove removes all locks of the given locks' hosts, and returns which of the given
 // are gone. restic itself removes those of its own host name alone, whose processes are
 // gone: so it runs under that name, where there are none.
-func (u *Upkeep) remove(ctx context.Context, locks []backup.Lock) ([]backup.Lock, error) {
+func (u *Upkeep) remove(ctx context.Context, repository string, locks []backup.Lock) ([]backup.Lock, error) {
+	r, err := u.Repositories(repository)
+	if err != nil {
+		return nil, err
+	}
 	done := map[string]bool{}
 	for _, l := range locks {
 		if done[l.Host] || l.Host == "" || len(l.Host) > longestHost {
 			continue
 		}
 		done[l.Host] = true
-		if err := u.removeOf(ctx, l.Host, locks); err != nil {
+		if err := u.removeOf(ctx, r, l.Host, locks); err != nil {
 			return nil, err
 		}
 	}
 	if len(done) == 0 {
 		return nil, nil
 	}
-	left, err := u.Repository.Locks(ctx, u.Run)
+	left, err := r.Locks(ctx, u.Run)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +151,7 @@ func (u *Upkeep) remove(ctx context.Context, locks []backup.Lock) ([]backup.Lock
 // longestHost is how long Linux lets host names be, in bytes.
 const longestHost = 64
 
-func (u *Upkeep) removeOf(ctx context.Context, host string, dead []backup.Lock) error {
+func (u *Upkeep) removeOf(ctx context.Context, r Upkept, host string, dead []backup.Lock) error {
 	place, named, err := u.Open(ctx, host)
 	if err != nil {
 		return err
@@ -148,7 +164,7 @@ func (u *Upkeep) removeOf(ctx context.Context, host string, dead []backup.Lock) 
 	// A process of this machine may happen to have the ID of the one that is gone, and
 	// so may restic itself where there are no others.
 	for _, where := range []command.Runner{place, freshProcessIDs{place}} {
-		if _, err := u.Repository.RemoveLocksOf(ctx, where, host, dead...); err != nil {
+		if _, err := r.RemoveLocksOf(ctx, where, host, dead...); err != nil {
 			return err
 		}
 	}

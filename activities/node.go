@@ -47,23 +47,23 @@ type Settings struct {
 
 // Node holds the activities that run on the machine that has the volume's slot.
 type Node struct {
-	settings   Settings
-	slots      *slots
-	temporal   signaler
-	access     func(clusterID string) (Access, error)
-	repository repository
-	openPlace  func(ctx context.Context, dir, hostname string) (Place, error)
-	reconcile  func(ctx context.Context, l Leftover) error
-	queue      Queue
+	settings     Settings
+	slots        *slots
+	temporal     signaler
+	access       func(clusterID string) (Access, error)
+	repositories func(name string) (Repository, error)
+	openPlace    func(ctx context.Context, dir, hostname string) (Place, error)
+	reconcile    func(ctx context.Context, l Leftover) error
+	queue        Queue
 }
 
-// Queue is how backups take turns with work that needs the repository for itself.
+// Queue is how backups take turns with work that needs their repository for itself.
 type Queue interface {
 	// Exclusive reports whether such work is under way, or waits for the backups that
 	// are.
-	Exclusive(ctx context.Context) bool
+	Exclusive(ctx context.Context, repository string) bool
 	// Unlock has locks removed whose holders are gone. It does not wait for that.
-	Unlock(ctx context.Context) error
+	Unlock(ctx context.Context, repository string) error
 }
 
 // Access is how a node reads the volumes of one Ceph cluster.
@@ -104,12 +104,14 @@ type Streamer interface {
 
 // NewNode makes the activities of a node agent. access finds a Ceph cluster by
 // ceph-csi's name for it; a cluster that is not configured is a
-// VolumeUnsupported failure. open makes the place for a lease; see sandbox.Start.
-// reconcile has the leftover of a run removed from Ceph if the run has ended.
-func NewNode(s Settings, temporal signaler, access func(clusterID string) (Access, error), repository repository,
+// VolumeUnsupported failure. repositories finds a repository by its name, "" being the
+// default's; that this node was not given it is a final failure. open makes the place for
+// a lease; see sandbox.Start. reconcile has the leftover of a run removed from Ceph if
+// the run has ended.
+func NewNode(s Settings, temporal signaler, access func(clusterID string) (Access, error), repositories func(name string) (Repository, error),
 	open func(ctx context.Context, dir, hostname string) (Place, error), reconcile func(ctx context.Context, l Leftover) error, queue Queue) *Node {
 	return &Node{
-		settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repository: repository,
+		settings: s, slots: newSlots(s.Slots), temporal: temporal, access: access, repositories: repositories,
 		openPlace: open, reconcile: reconcile, queue: queue,
 	}
 }
@@ -262,6 +264,8 @@ type StepInput struct {
 	Snapshot backup.Snapshot `json:"snapshot"`
 	// Clone is set for the kinds of volumes that are read from one.
 	Clone backup.Image `json:"clone,omitzero"`
+	// Repository is where to store it, see Plan.
+	Repository string `json:"repository,omitempty"`
 }
 
 // Map makes the clone a device of this node. A repeat finds the device.

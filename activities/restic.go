@@ -13,8 +13,8 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
-// repository is what the Restic activity needs of a restic repository.
-type repository interface {
+// Repository is what the Restic activity needs of a restic repository.
+type Repository interface {
 	Ensure(ctx context.Context, run command.Runner) error
 	BackUp(ctx context.Context, run command.Runner, q restic.Request, progress func(backup.Progress)) (backup.Stored, error)
 	Complete(ctx context.Context, run command.Runner, q restic.Request, id string, progress func(backup.Progress)) (bool, error)
@@ -55,7 +55,7 @@ func (n *Node) Restic(ctx context.Context, in StepInput) (backup.Stored, error) 
 	}
 	if backup.ClassOf(err) == backup.RepositoryLocked {
 		// Whoever holds the lock may be gone.
-		if err := n.queue.Unlock(ctx); err != nil {
+		if err := n.queue.Unlock(ctx, in.Repository); err != nil {
 			activity.GetLogger(ctx).Warn("could not have the repository's locks looked at", "error", err)
 		}
 	}
@@ -91,9 +91,23 @@ func (n *Node) watch(ctx context.Context, track *tracker) (watched context.Conte
 	}
 }
 
+// storing is a node that stores into one repository.
+type storing struct {
+	*Node
+	repository Repository
+}
+
 // store makes the run's backup unless it exists. BackUp itself proves that the
 // repository lists what it made.
 func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *tracker) (backup.Stored, error) {
+	repository, err := n.repositories(in.Repository)
+	if err != nil {
+		return backup.Stored{}, err
+	}
+	return storing{n, repository}.store(ctx, h, in, track)
+}
+
+func (n storing) store(ctx context.Context, h *heldSlot, in StepInput, track *tracker) (backup.Stored, error) {
 	if in.Volume.Kind.Mounted() && h.place == nil {
 		return backup.Stored{}, leaseLost(in.Lease, nil)
 	}
@@ -124,7 +138,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 			return backup.Stored{}, err
 		}
 	}
-	if n.queue.Exclusive(ctx) {
+	if n.queue.Exclusive(ctx, in.Repository) {
 		return backup.Stored{}, errNotYourTurn
 	}
 	if again {
@@ -150,7 +164,7 @@ func (n *Node) store(ctx context.Context, h *heldSlot, in StepInput, track *trac
 
 // backUp makes a backup. When files are missing from it, it comes with a
 // BackupPartial failure, or not at all if the device is to blame.
-func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, content content, progress func(backup.Progress)) (backup.Stored, error) {
+func (n storing) backUp(ctx context.Context, h *heldSlot, request restic.Request, content content, progress func(backup.Progress)) (backup.Stored, error) {
 	if n.settings.InitRepository {
 		if err := n.repository.Ensure(ctx, h.place); err != nil {
 			return backup.Stored{}, err
@@ -178,7 +192,7 @@ func (n *Node) backUp(ctx context.Context, h *heldSlot, request restic.Request, 
 // if there is one, and those that are not. restic may have been killed before
 // anybody heard that files are missing from a backup, so each is compared with
 // the volume before it is taken for good.
-func (n *Node) ownBackups(ctx context.Context, place command.Runner, request restic.Request, content content, progress func(backup.Progress)) (good *backup.Stored, others []backup.Stored, err error) {
+func (n storing) ownBackups(ctx context.Context, place command.Runner, request restic.Request, content content, progress func(backup.Progress)) (good *backup.Stored, others []backup.Stored, err error) {
 	run := backup.TagValue(request.Tags, backup.TagRun)
 	found, err := n.repository.Snapshots(ctx, place, restic.Filter{Host: request.Host, Tags: []string{backup.RunTag(run)}})
 	if err != nil {
@@ -203,7 +217,7 @@ func (n *Node) ownBackups(ctx context.Context, place command.Runner, request res
 
 // forget removes backups of the run that a better one replaces. Where nodes may only
 // add to the repository, that is left to retention, which knows them by their run.
-func (n *Node) forget(ctx context.Context, place command.Runner, replaced []backup.Stored) error {
+func (n storing) forget(ctx context.Context, place command.Runner, replaced []backup.Stored) error {
 	for _, old := range replaced {
 		if err := n.repository.Forget(ctx, place, old.ID); err != nil && !errors.Is(err, restic.ErrAppendOnly) {
 			return fmt.Errorf("forgetting %s, which another backup of the same run replaces: %w", old.ID, err)
@@ -213,7 +227,7 @@ func (n *Node) forget(ctx context.Context, place command.Runner, replaced []back
 }
 
 // markPartial tags a backup that misses files, and returns it with why.
-func (n *Node) markPartial(ctx context.Context, place command.Runner, stored backup.Stored, why error) (backup.Stored, error) {
+func (n storing) markPartial(ctx context.Context, place command.Runner, stored backup.Stored, why error) (backup.Stored, error) {
 	id, err := n.repository.MarkPartial(ctx, place, stored.ID)
 	if err != nil {
 		return stored, fmt.Errorf("tagging backup %s, which misses files, as partial: %w", stored.ID, err)
@@ -224,7 +238,7 @@ func (n *Node) markPartial(ctx context.Context, place command.Runner, stored bac
 
 // discard forgets a backup that misses files only because its mapping broke, and
 // ends the lease: the volume starts over with another clone.
-func (n *Node) discard(ctx context.Context, h *heldSlot, stored backup.Stored, broken error) error {
+func (n storing) discard(ctx context.Context, h *heldSlot, stored backup.Stored, broken error) error {
 	// Best effort: restic needs the repository for itself to forget, and to wait
 	// for that here would keep a slot for a mapping that is of no use. The next
 	// attempt compares what it finds with the volume, and forgets it then.
@@ -238,7 +252,7 @@ func (n *Node) discard(ctx context.Context, h *heldSlot, stored backup.Stored, b
 const unlockTimeout = 20 * time.Second
 
 // afterFailure removes the lock that a killed restic left.
-func (n *Node) afterFailure(ctx context.Context, h *heldSlot, err error) error {
+func (n storing) afterFailure(ctx context.Context, h *heldSlot, err error) error {
 	var exit *command.ExitError
 	killed := errors.As(err, &exit) && exit.Code < 0
 	if !killed && ctx.Err() == nil {

@@ -49,10 +49,16 @@ type RetentionPlan struct {
 // mostProblems bounds what a plan carries.
 const mostProblems = 20
 
+// RetainInput says what to keep in which repository.
+type RetainInput struct {
+	retention.Rules
+	Repository string `json:"repository,omitempty"`
+}
+
 // PlanRetention decides about every backup. It only reads.
-func (u *Upkeep) PlanRetention(ctx context.Context, rules retention.Rules) (RetentionPlan, error) {
+func (u *Upkeep) PlanRetention(ctx context.Context, in RetainInput) (RetentionPlan, error) {
 	defer heartbeat(ctx, nil)()
-	plan, err := u.plan(ctx, rules)
+	plan, err := u.plan(ctx, in)
 	if err != nil {
 		return RetentionPlan{}, toFailure(err)
 	}
@@ -70,12 +76,13 @@ func (u *Upkeep) PlanRetention(ctx context.Context, rules retention.Rules) (Rete
 	return p, nil
 }
 
-func (u *Upkeep) plan(ctx context.Context, rules retention.Rules) (retention.Plan, error) {
-	if u.Repository == nil {
-		return retention.Plan{}, errNoRepository
+func (u *Upkeep) plan(ctx context.Context, in RetainInput) (retention.Plan, error) {
+	r, err := u.Repositories(in.Repository)
+	if err != nil {
+		return retention.Plan{}, err
 	}
 	// The backups come first: a claim that is made later cannot seem to be gone.
-	list, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	list, err := r.Snapshots(ctx, u.Run, restic.Filter{})
 	if err != nil {
 		return retention.Plan{}, err
 	}
@@ -83,15 +90,15 @@ func (u *Upkeep) plan(ctx context.Context, rules retention.Rules) (retention.Pla
 	if err != nil {
 		return retention.Plan{}, err
 	}
-	return PlanRetention(rules, list, candidates, time.Now().UTC())
+	return PlanRetention(in.Rules, list, candidates, time.Now().UTC())
 }
 
 // MarkMissing notes at the backups of claims that are gone since when they are, and
 // takes the note away where the claim is back. It returns how many it changed. A
 // repeat finds the marks.
-func (u *Upkeep) MarkMissing(ctx context.Context, rules retention.Rules) (int, error) {
+func (u *Upkeep) MarkMissing(ctx context.Context, in RetainInput) (int, error) {
 	defer heartbeat(ctx, nil)()
-	plan, err := u.permitted(ctx, rules)
+	plan, err := u.permitted(ctx, in)
 	if err != nil {
 		return 0, toFailure(err)
 	}
@@ -103,48 +110,54 @@ func (u *Upkeep) MarkMissing(ctx context.Context, rules retention.Rules) (int, e
 		unmark, marks = append(unmark, v.Unmark...), append(marks, v.Marks...)
 	}
 	slices.Sort(marks)
-	err = u.inPlace(ctx, func(place command.Runner) error {
-		if err := u.Repository.Tag(ctx, place, mark, []string{retention.MissingTag(plan.At)}, nil); err != nil {
+	err = u.inPlace(ctx, in.Repository, func(r Upkept, place command.Runner) error {
+		if err := r.Tag(ctx, place, mark, []string{retention.MissingTag(plan.At)}, nil); err != nil {
 			return err
 		}
-		return u.Repository.Tag(ctx, place, unmark, nil, slices.Compact(marks))
+		return r.Tag(ctx, place, unmark, nil, slices.Compact(marks))
 	})
 	return len(mark) + len(unmark), toFailure(err)
 }
 
 // permitted is the plan, if it may be carried out.
-func (u *Upkeep) permitted(ctx context.Context, rules retention.Rules) (retention.Plan, error) {
-	plan, err := u.plan(ctx, rules)
+func (u *Upkeep) permitted(ctx context.Context, in RetainInput) (retention.Plan, error) {
+	plan, err := u.plan(ctx, in)
 	if err != nil {
 		return plan, err
 	}
-	if plan.Refusal != "" && !rules.Force {
-		return plan, RetentionRefused(plan.Refusal)
+	if plan.Refusal != "" && !in.Force {
+		return plan, RetentionRefused(in.Repository, plan.Refusal)
 	}
 	return plan, nil
 }
 
 // RetentionRefused is the failure of a retention that a person should look at first.
-func RetentionRefused(why string) error {
+func RetentionRefused(repository, why string) error {
+	command := "ammonite retain"
+	if repository != "" {
+		command += " --repository " + repository
+	}
 	return backup.Fail(backup.RetentionRefused, "nothing was removed: "+why,
-		"`ammonite retain --dry-run` shows each backup; `ammonite retain --force` removes them all the same.", nil)
+		fmt.Sprintf("`%[1]s --dry-run` shows each backup; `%[1]s --force` removes them all the same.", command), nil)
 }
 
 // ForgetBackups removes what no rule keeps, and returns how many backups that are. It
 // decides anew, so a repeat goes on where the one before it ended. The space is freed
 // by a prune.
-func (u *Upkeep) ForgetBackups(ctx context.Context, rules retention.Rules) (int, error) {
+func (u *Upkeep) ForgetBackups(ctx context.Context, in RetainInput) (int, error) {
 	defer heartbeat(ctx, nil)()
-	plan, err := u.permitted(ctx, rules)
+	plan, err := u.permitted(ctx, in)
 	if err != nil {
 		return 0, toFailure(err)
 	}
 	ids := plan.Remove()
-	err = u.inPlace(ctx, func(place command.Runner) error { return u.Repository.Forget(ctx, place, ids...) })
-	if err != nil {
-		return 0, toFailure(err)
-	}
-	left, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
+	var left []restic.Snapshot
+	err = u.inPlace(ctx, in.Repository, func(r Upkept, place command.Runner) (err error) {
+		if err = r.Forget(ctx, place, ids...); err == nil {
+			left, err = r.Snapshots(ctx, place, restic.Filter{})
+		}
+		return err
+	})
 	if err != nil {
 		return 0, toFailure(err)
 	}

@@ -19,15 +19,25 @@ import (
 type keeper struct {
 	*Upkeep
 	repository *fakeRepository
-	place      *fakePlace
-	claims     *apis
+	// others are the repositories beside that, by name.
+	others map[string]Upkept
+	place  *fakePlace
+	claims *apis
 }
 
 func newKeeper() *keeper {
 	k := &keeper{repository: &fakeRepository{}, place: newFakePlace(), claims: &apis{}}
-	k.Upkeep = &Upkeep{Claims: k.claims, Repository: k.repository, Run: k.place, Open: func(_ context.Context, hostname string) (Place, bool, error) {
+	k.Upkeep = &Upkeep{Claims: k.claims, Run: k.place, Open: func(_ context.Context, hostname string) (Place, bool, error) {
 		k.place = newFakePlace()
 		return k.place, hostname == run, nil
+	}, Repositories: func(name string) (Upkept, error) {
+		if name == "" || name == backup.DefaultRepository {
+			return k.repository, nil
+		}
+		if r, ok := k.others[name]; ok {
+			return r, nil
+		}
+		return nil, backup.Fail(backup.InvalidInput, "there is no repository "+name, "", nil)
 	}}
 	return k
 }
@@ -58,7 +68,7 @@ func TestRetentionPlanIsNumbers(t *testing.T) {
 	k.daily("gone", 2)
 	k.claim("a", selection.Annotations{backup.AnnotationRetention: "nothing"})
 	var plan RetentionPlan
-	value, err := call{}.run(t, k.PlanRetention, retention.Rules{Policy: retention.Policy{Daily: 4}})
+	value, err := call{}.run(t, k.PlanRetention, RetainInput{Rules: retention.Rules{Policy: retention.Policy{Daily: 4}}})
 	require.NoError(t, err)
 	require.NoError(t, value.Get(&plan))
 	require.WithinDuration(t, time.Now(), plan.At, time.Minute)
@@ -76,7 +86,7 @@ func TestForgetBackups(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 5)
 	k.claim("a", nil)
-	rules := retention.Rules{Policy: retention.Policy{Daily: 2}}
+	rules := RetainInput{Rules: retention.Rules{Policy: retention.Policy{Daily: 2}}}
 	_, err := call{}.run(t, k.ForgetBackups, rules)
 	require.Equal(t, backup.RetentionRefused, ClassOf(err))
 	require.ErrorContains(t, err, "3 of 3 backups that are older than two days would be removed, more than 25 %")
@@ -105,8 +115,8 @@ func TestForgettingNothingIsSeen(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 3)
 	k.claim("a", nil)
-	k.Repository = stubborn{k.repository}
-	_, err := call{}.run(t, k.ForgetBackups, retention.Rules{Policy: retention.Policy{Last: 1}, Force: true})
+	k.others = map[string]Upkept{"offsite": stubborn{k.repository}}
+	_, err := call{}.run(t, k.ForgetBackups, RetainInput{Rules: retention.Rules{Policy: retention.Policy{Last: 1}, Force: true}, Repository: "offsite"})
 	require.ErrorContains(t, err, "append-only")
 }
 
@@ -119,7 +129,7 @@ func TestMissingClaimsAreMarkedOnce(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 2)
 	mark := func() (n int) {
-		value, err := call{}.run(t, k.MarkMissing, retention.Rules{})
+		value, err := call{}.run(t, k.MarkMissing, RetainInput{})
 		require.NoError(t, err)
 		require.NoError(t, value.Get(&n))
 		return n
@@ -136,11 +146,36 @@ func TestMissingClaimsAreMarkedOnce(t *testing.T) {
 	require.Zero(t, mark())
 }
 
-func TestUpkeepWithoutARepository(t *testing.T) {
-	u := &Upkeep{Claims: &apis{}}
-	for _, does := range []any{u.PlanRetention, u.MarkMissing, u.ForgetBackups} {
-		_, err := call{}.run(t, does, retention.Rules{})
+// TestUpkeepOfSeveralRepositories has each do what is meant for it alone.
+func TestUpkeepOfSeveralRepositories(t *testing.T) {
+	k, offsite := newKeeper(), newKeeper()
+	k.others = map[string]Upkept{"offsite": offsite.repository}
+	k.daily("a", 5)
+	offsite.daily("a", 5)
+	k.claim("a", nil)
+	in := RetainInput{Rules: retention.Rules{Policy: retention.Policy{Last: 1}}, Repository: "offsite"}
+	_, err := call{}.run(t, k.ForgetBackups, in)
+	require.ErrorContains(t, err, "`ammonite retain --repository offsite --dry-run`")
+	in.Force = true
+	_, err = call{}.run(t, k.ForgetBackups, in)
+	require.NoError(t, err)
+	require.Len(t, offsite.left(), 1)
+	require.Len(t, k.left(), 5)
+
+	offsite.repository.locks = []backup.Lock{lockOf("1", "laptop")}
+	found, err := k.locks(t.Context(), "offsite")
+	require.NoError(t, err)
+	require.Len(t, found.Unknown, 1)
+	found, err = k.locks(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, found.Unknown)
+
+	for _, step := range []struct{ does, in any }{
+		{k.PlanRetention, RetainInput{Repository: "x"}}, {k.MarkMissing, RetainInput{Repository: "x"}}, {k.ForgetBackups, RetainInput{Repository: "x"}},
+		{k.Prune, PruneInput{Repository: "x"}}, {k.CheckRepository, CheckInput{Repository: "x"}}, {k.FindLocks, "x"}, {k.RemoveEndedLocks, "x"},
+	} {
+		_, err := call{}.run(t, step.does, step.in)
 		require.Equal(t, backup.InvalidInput, ClassOf(err))
-		require.ErrorContains(t, err, "Set RESTIC_REPOSITORY")
+		require.ErrorContains(t, err, "there is no repository x")
 	}
 }

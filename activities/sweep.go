@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/placement"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
@@ -30,10 +31,12 @@ type SweepRef struct {
 	Namespace string `json:"namespace"`
 	Claim     string `json:"claim"`
 	// Cluster and Pool are where the backup puts load on; empty if not known.
-	Cluster string         `json:"cluster,omitempty"`
-	Pool    string         `json:"pool,omitempty"`
-	Due     time.Time      `json:"due"`
-	Turn    selection.Turn `json:"turn"`
+	Cluster string `json:"cluster,omitempty"`
+	Pool    string `json:"pool,omitempty"`
+	// Repository is where the backup goes; empty for the default one.
+	Repository string         `json:"repository,omitempty"`
+	Due        time.Time      `json:"due"`
+	Turn       selection.Turn `json:"turn"`
 }
 
 // Place names where the backup puts load on, to tell pools of several clusters
@@ -73,6 +76,8 @@ type Busy struct {
 	Total int `json:"total"`
 	// Pools counts them by SweepRef.Place.
 	Pools map[string]int `json:"pools,omitempty"`
+	// Repositories counts them by SweepRef.Repository.
+	Repositories map[string]int `json:"repositories,omitempty"`
 }
 
 // PlanSweep decides about every volume, and returns the next ones to start. It only
@@ -88,10 +93,10 @@ func (c *Control) PlanSweep(ctx context.Context, in PlanSweepInput) (SweepPage, 
 	if err != nil {
 		return SweepPage{}, toFailure(err)
 	}
-	return planPage(in, candidates, running), nil
+	return c.planPage(in, candidates, running), nil
 }
 
-func planPage(in PlanSweepInput, candidates []selection.Candidate, running map[string]bool) SweepPage {
+func (c *Control) planPage(in PlanSweepInput, candidates []selection.Candidate, running map[string]bool) SweepPage {
 	var page SweepPage
 	decisions := make([]selection.Decision, 0, len(candidates))
 	for _, candidate := range candidates {
@@ -99,7 +104,7 @@ func planPage(in PlanSweepInput, candidates []selection.Candidate, running map[s
 		d := selection.Decide(candidate, running[id], in.Policy, in.At)
 		page.Plan.Problems += len(d.Problems)
 		if d.State == selection.Running && !slices.Contains(in.Own, id) {
-			page.Busy.add(refTo(d))
+			page.Busy.add(c.refTo(d))
 		}
 		decisions = append(decisions, d)
 	}
@@ -109,7 +114,7 @@ func planPage(in PlanSweepInput, candidates []selection.Candidate, running map[s
 
 	for _, d := range slices.Concat(slices.DeleteFunc(decisions, isNotDue), slices.DeleteFunc(plan.Start, isDue)) {
 		if turn := d.Turn(); (in.After == nil || turn.Compare(*in.After) > 0) && !slices.Contains(in.Except, d.Claim.String()) {
-			page.Start = append(page.Start, refTo(d))
+			page.Start = append(page.Start, c.refTo(d))
 		}
 	}
 	slices.SortFunc(page.Start, func(a, b SweepRef) int { return a.Turn.Compare(b.Turn) })
@@ -122,16 +127,18 @@ func planPage(in PlanSweepInput, candidates []selection.Candidate, running map[s
 func isDue(d selection.Decision) bool    { return d.State == selection.Due }
 func isNotDue(d selection.Decision) bool { return d.State != selection.Due }
 
-func refTo(d selection.Decision) SweepRef {
-	return SweepRef{Namespace: d.Claim.Namespace, Claim: d.Claim.Name, Cluster: d.ClusterID, Pool: d.Pool, Due: d.Due, Turn: d.Turn()}
+func (c *Control) refTo(d selection.Decision) SweepRef {
+	choice := c.Placement.Choose(placement.Subject{Namespace: d.Claim.Namespace, Labels: d.Labels, OnClaim: d.OnClaim, OnNamespace: d.OnNamespace})
+	return SweepRef{Namespace: d.Claim.Namespace, Claim: d.Claim.Name, Cluster: d.ClusterID, Pool: d.Pool, Repository: choice.Repository, Due: d.Due, Turn: d.Turn()}
 }
 
 func (b *Busy) add(ref SweepRef) {
 	b.Total++
 	if b.Pools == nil {
-		b.Pools = map[string]int{}
+		b.Pools, b.Repositories = map[string]int{}, map[string]int{}
 	}
 	b.Pools[ref.Place()]++
+	b.Repositories[ref.Repository]++
 }
 
 // ClusterLoad is what a Ceph cluster bears now.

@@ -98,7 +98,7 @@ func TestPlanSweepPagesThroughWhatIsDue(t *testing.T) {
 
 func TestPlanSweepLeavesOutWhatWasStarted(t *testing.T) {
 	candidates := many(4)
-	page := planPage(PlanSweepInput{At: now, Most: 10, Except: []string{candidates[1].Claim.String()}}, candidates, nil)
+	page := (&Control{}).planPage(PlanSweepInput{At: now, Most: 10, Except: []string{candidates[1].Claim.String()}}, candidates, nil)
 	require.Len(t, page.Start, 3)
 	require.False(t, page.More)
 	require.Equal(t, 4, page.Plan.Due)
@@ -107,15 +107,15 @@ func TestPlanSweepLeavesOutWhatWasStarted(t *testing.T) {
 func TestPlanSweepTellsItsOwnBackupsFromOthers(t *testing.T) {
 	candidates := many(4)
 	id := func(i int) string { return backup.WorkflowID(candidates[i].Claim) }
-	page := planPage(PlanSweepInput{At: now, Most: 10, Own: []string{id(0)}}, candidates, map[string]bool{id(0): true, id(1): true, "backup/gone/claim": true})
-	require.Equal(t, Busy{Total: 1, Pools: map[string]int{"ceph/rbd": 1}}, page.Busy)
+	page := (&Control{}).planPage(PlanSweepInput{At: now, Most: 10, Own: []string{id(0)}}, candidates, map[string]bool{id(0): true, id(1): true, "backup/gone/claim": true})
+	require.Equal(t, Busy{Total: 1, Pools: map[string]int{"ceph/rbd": 1}, Repositories: map[string]int{"": 1}}, page.Busy)
 	require.Len(t, page.Start, 2)
 }
 
 func TestPlanSweepFindsRunsOfClaimsWithLongNames(t *testing.T) {
 	candidates := many(1)
 	candidates[0].Claim.Name = strings.Repeat("x", 253)
-	page := planPage(PlanSweepInput{At: now, Most: 10}, candidates, map[string]bool{backup.WorkflowID(candidates[0].Claim): true})
+	page := (&Control{}).planPage(PlanSweepInput{At: now, Most: 10}, candidates, map[string]bool{backup.WorkflowID(candidates[0].Claim): true})
 	require.Empty(t, page.Start)
 }
 
@@ -161,6 +161,6 @@ func BenchmarkPlanSweep10000(b *testing.B) {
 	candidates := many(10_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		planPage(PlanSweepInput{At: now, Most: 200}, candidates, nil)
+		(&Control{}).planPage(PlanSweepInput{At: now, Most: 200}, candidates, nil)
 	}
 }

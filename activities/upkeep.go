@@ -14,8 +14,9 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
-// upkept is what upkeep needs of a repository.
-type upkept interface {
+// Upkept is what upkeep needs of a repository.
+type Upkept interface {
+	Address() string
 	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
 	Forget(ctx context.Context, run command.Runner, ids ...string) error
 	Tag(ctx context.Context, run command.Runner, ids, add, remove []string) error
@@ -26,20 +27,22 @@ type upkept interface {
 	RemoveLocksOf(ctx context.Context, run command.Runner, host string, dead ...backup.Lock) (removed bool, err error)
 }
 
-// Upkeep holds the activities that keep a repository small, sound and free of locks.
-// They run on the control side, whose credentials may remove what those of the nodes
+// Upkeep holds the activities that keep repositories small, sound and free of locks. An
+// input's empty Repository stands for the default one. They run on the control side, whose credentials may remove what those of the nodes
 // need not.
 type Upkeep struct {
 	Claims interface {
 		Candidates(ctx context.Context, namespace string) ([]selection.Candidate, error)
 		Tell(ctx context.Context, claim backup.Claim, e backup.Event) error
 	}
-	// Runs says who works on the repository.
+	// Runs says who works on a repository.
 	Runs interface {
-		Using(ctx context.Context, run string) (using, known bool, err error)
+		Using(ctx context.Context, repository, run string) (using, known bool, err error)
 	}
-	// Repository is nil on a worker that was given none.
-	Repository upkept
+	// Repositories finds a repository by its name. That this worker was not given it is
+	// a final failure. Names lists all.
+	Repositories func(name string) (Upkept, error)
+	Names        func() ([]string, error)
 	// Run runs what only reads.
 	Run command.Runner
 	// Open makes the place in which restic works alone on the repository, and says
@@ -50,15 +53,12 @@ type Upkeep struct {
 	HeartbeatTimeout time.Duration
 }
 
-// errNoRepository is what a worker without a repository says.
-var errNoRepository = backup.Fail(backup.InvalidInput, "this control worker was given no repository",
-	"Set RESTIC_REPOSITORY and RESTIC_PASSWORD_FILE on the control workers, with credentials that may remove backups; or disable the schedule.", nil)
-
 // inPlace has restic work in a place that ends with this worker, and restic with it:
 // what a repeat finds locked by the run's host name, nobody holds any more.
-func (u *Upkeep) inPlace(ctx context.Context, do func(place command.Runner) error) error {
-	if u.Repository == nil {
-		return errNoRepository
+func (u *Upkeep) inPlace(ctx context.Context, name string, do func(r Upkept, place command.Runner) error) error {
+	r, err := u.Repositories(name)
+	if err != nil {
+		return err
 	}
 	info := activity.GetInfo(ctx)
 	host := info.WorkflowExecution.RunID
@@ -68,11 +68,11 @@ func (u *Upkeep) inPlace(ctx context.Context, do func(place command.Runner) erro
 	}
 	defer u.close(ctx, place)
 	if named && info.Attempt > 1 {
-		if _, err := u.Repository.RemoveLocksOf(ctx, freshProcessIDs{place}, host); err != nil {
+		if _, err := r.RemoveLocksOf(ctx, freshProcessIDs{place}, host); err != nil {
 			return err
 		}
 	}
-	return do(place)
+	return do(r, place)
 }
 
 func (u *Upkeep) close(ctx context.Context, place Place) {
@@ -102,25 +102,33 @@ type Pruned struct {
 	Content uint64 `json:"content"`
 }
 
+// PruneInput says how thoroughly to prune which repository.
+type PruneInput struct {
+	backup.PruneLimits
+	Repository string `json:"repository,omitempty"`
+}
+
 // Prune frees the space that no backup needs. A repeat goes on where the one before it
 // ended.
-func (u *Upkeep) Prune(ctx context.Context, in backup.PruneLimits) (Pruned, error) {
+func (u *Upkeep) Prune(ctx context.Context, in PruneInput) (Pruned, error) {
 	report, stop := reporting(ctx)
 	defer stop()
 	var p Pruned
-	err := u.inPlace(ctx, func(place command.Runner) (err error) {
-		p.Pruned, err = u.Repository.Prune(ctx, place, in, pruneWait, report)
+	err := u.inPlace(ctx, in.Repository, func(r Upkept, place command.Runner) (err error) {
+		if p.Pruned, err = r.Prune(ctx, place, in.PruneLimits, pruneWait, report); err != nil {
+			return err
+		}
+		all, err := r.Snapshots(ctx, place, restic.Filter{})
+		p.Backups = len(all)
+		for _, s := range all {
+			p.Content += s.Stored().BytesProcessed
+		}
 		return err
 	})
 	if err != nil {
 		return Pruned{}, toFailure(err)
 	}
-	all, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
-	p.Backups = len(all)
-	for _, s := range all {
-		p.Content += s.Stored().BytesProcessed
-	}
-	return p, toFailure(err)
+	return p, nil
 }
 
 // TouchedBackup is a backup that needs something which is damaged.
@@ -145,38 +153,42 @@ type Checked struct {
 // mostTouched bounds what a result carries.
 const mostTouched = 200
 
+// CheckInput says which part of which repository to read.
+type CheckInput struct {
+	backup.Subset
+	Repository string `json:"repository,omitempty"`
+}
+
 // CheckRepository looks whether the repository is sound. Backups go on meanwhile: what
 // seems to be wrong is looked at once more. It only reads.
-func (u *Upkeep) CheckRepository(ctx context.Context, part backup.Subset) (Checked, error) {
+func (u *Upkeep) CheckRepository(ctx context.Context, in CheckInput) (Checked, error) {
 	report, stop := reporting(ctx)
 	defer stop()
-	c := Checked{Subset: part}
-	err := u.inPlace(ctx, func(place command.Runner) (err error) {
-		if c.Damage, err = u.Repository.Check(ctx, place, part, report); err != nil || c.Damage.None() {
+	c := Checked{Subset: in.Subset}
+	err := u.inPlace(ctx, in.Repository, func(r Upkept, place command.Runner) (err error) {
+		if c.Damage, err = r.Check(ctx, place, in.Subset, report); err != nil || c.Damage.None() {
 			return err
 		}
-		again, err := u.Repository.Check(ctx, place, part, report)
+		again, err := r.Check(ctx, place, in.Subset, report)
 		if c.Damage = c.Damage.And(again); err != nil || c.Damage.None() {
 			return err
 		}
-		ids, err := u.Repository.Touched(ctx, place, c.Damage)
+		ids, err := r.Touched(ctx, place, c.Damage)
 		if err != nil {
 			return err
 		}
-		return c.name(ctx, u, ids)
+		if c.TouchedCount = len(ids); len(ids) == 0 {
+			return nil
+		}
+		all, err := r.Snapshots(ctx, place, restic.Filter{})
+		c.name(all, ids)
+		return err
 	})
 	return c, toFailure(err)
 }
 
-// name notes which backups have the given IDs.
-func (c *Checked) name(ctx context.Context, u *Upkeep, ids []string) error {
-	if c.TouchedCount = len(ids); len(ids) == 0 {
-		return nil
-	}
-	all, err := u.Repository.Snapshots(ctx, u.Run, restic.Filter{})
-	if err != nil {
-		return err
-	}
+// name notes which of all backups have the given IDs.
+func (c *Checked) name(all []restic.Snapshot, ids []string) {
 	for _, s := range slices.Backward(all) {
 		if slices.Contains(ids, s.ID) && len(c.Touched) < mostTouched {
 			b := TouchedBackup{ID: s.ID, Time: s.Time, Host: s.Host}
@@ -186,7 +198,6 @@ func (c *Checked) name(ctx context.Context, u *Upkeep, ids []string) error {
 			c.Touched = append(c.Touched, b)
 		}
 	}
-	return nil
 }
 
 // TellDamage tells the owners of the backups, as events on their claims. A claim is

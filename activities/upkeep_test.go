@@ -32,6 +32,8 @@ func (r *fakeRepository) Check(context.Context, command.Runner, backup.Subset, f
 	return d, nil
 }
 
+func (r *fakeRepository) Address() string { return r.address }
+
 func (r *fakeRepository) Touched(context.Context, command.Runner, backup.Damage) ([]string, error) {
 	return r.touched, nil
 }
@@ -40,32 +42,55 @@ func (r *fakeRepository) Locks(context.Context, command.Runner) ([]backup.Lock, 
 	return slices.Clone(r.locks), nil
 }
 
+func TestLookAtRepositories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeper()
+		silent := silentRepository{&fakeRepository{address: "rest:http://silent/"}}
+		k.repository.address, k.repository.locks = "/r", []backup.Lock{lockOf("1", "laptop")}
+		k.others = map[string]Upkept{"silent": silent}
+		k.Names = func() ([]string, error) { return []string{"default", "gone", "silent"}, nil }
+		value, err := call{}.run(t, k.LookAtRepositories)
+		require.NoError(t, err)
+		var looks []RepositoryLook
+		require.NoError(t, value.Get(&looks))
+		require.Equal(t, []RepositoryLook{
+			{Name: "default", Address: "/r", Locks: 1}, {Name: "gone", Failure: "there is no repository gone"},
+			{Name: "silent", Address: "rest:http://silent/", Failure: "it did not answer within 30s"},
+		}, looks)
+	})
+}
+
+// silentRepository never answers.
+type silentRepository struct{ *fakeRepository }
+
+func (silentRepository) Locks(ctx context.Context, _ command.Runner) ([]backup.Lock, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 func TestPruneTellsWhatThereIs(t *testing.T) {
 	k := newKeeper()
 	k.daily("a", 3)
 	for i := range k.repository.backups {
 		k.repository.backups[i].Summary = &restic.SnapshotSummary{BytesProcessed: 200}
 	}
-	value, err := call{}.run(t, k.Prune, backup.PruneLimits{MaxUnused: "5%"})
+	value, err := call{}.run(t, k.Prune, PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "5%"}})
 	require.NoError(t, err)
 	var pruned Pruned
 	require.NoError(t, value.Get(&pruned))
 	require.Equal(t, Pruned{Pruned: restic.Pruned{Freed: 10, Size: 100}, Backups: 3, Content: 600}, pruned)
 	require.False(t, k.place.open())
 
-	_, err = call{}.run(t, k.Prune, backup.PruneLimits{MaxUnused: "much"})
+	_, err = call{}.run(t, k.Prune, PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "much"}})
 	require.Equal(t, backup.InvalidInput, ClassOf(err))
 	k.repository.busy = true
-	_, err = call{}.run(t, k.Prune, backup.PruneLimits{})
+	_, err = call{}.run(t, k.Prune, PruneInput{})
 	require.Equal(t, backup.RepositoryLocked, ClassOf(err))
-	k.Repository = nil
-	_, err = call{}.run(t, k.Prune, backup.PruneLimits{})
-	require.ErrorContains(t, err, "RESTIC_REPOSITORY")
 }
 
 func checked(t *testing.T, k *keeper) (c Checked) {
 	t.Helper()
-	value, err := call{}.run(t, k.CheckRepository, backup.Subset{Part: 2, Of: 30})
+	value, err := call{}.run(t, k.CheckRepository, CheckInput{Subset: backup.Subset{Part: 2, Of: 30}})
 	require.NoError(t, err)
 	require.NoError(t, value.Get(&c))
 	require.Equal(t, backup.Subset{Part: 2, Of: 30}, c.Subset)
@@ -101,7 +126,7 @@ func TestCheckNamesBackups(t *testing.T) {
 // users says which runs are at work on the repository; others are not known.
 type users map[string]bool
 
-func (u users) Using(_ context.Context, run string) (using, known bool, err error) {
+func (u users) Using(_ context.Context, _, run string) (using, known bool, err error) {
 	using, known = u[run]
 	return using, known, nil
 }
@@ -132,7 +157,7 @@ func lockOf(id, host string) backup.Lock { return backup.Lock{ID: id, Host: host
 func TestLocksOfEndedRunsAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, runs := lockKeeper(lockOf("1", livingRun), lockOf("2", endedRun), lockOf("3", otherRun), lockOf("4", "laptop"))
-		found, err := k.locks(t.Context())
+		found, err := k.locks(t.Context(), "")
 		require.NoError(t, err)
 		require.Equal(t, Locks{
 			Living: []backup.Lock{lockOf("1", livingRun)}, Ended: []backup.Lock{lockOf("2", endedRun)},
@@ -158,7 +183,7 @@ func TestLocksOfEndedRunsAreRemoved(t *testing.T) {
 func TestLocksThatNobodyRenewsAreRemoved(t *testing.T) {
 	k, _ := lockKeeper(lockOf("1", livingRun), lockOf("2", "laptop"), lockOf("3", "desk"), lockOf("5", "desk"), lockOf("6", "server"))
 	seen := []backup.Lock{lockOf("2", "laptop"), lockOf("3", "desk"), lockOf("4", "server"), lockOf("1", livingRun)}
-	value, err := call{}.run(t, k.RemoveSilentLocks, seen)
+	value, err := call{}.run(t, k.RemoveSilentLocks, seen, "")
 	require.NoError(t, err)
 	var removed []backup.Lock
 	require.NoError(t, value.Get(&removed))
@@ -172,15 +197,15 @@ func TestLocksStayWhereNoSandboxCanBe(t *testing.T) {
 		k.place = newFakePlace()
 		return k.place, false, nil
 	}
-	_, err := call{}.run(t, k.RemoveSilentLocks, k.repository.locks)
+	_, err := call{}.run(t, k.RemoveSilentLocks, k.repository.locks, "")
 	require.ErrorContains(t, err, "CAP_SYS_ADMIN")
 	require.False(t, k.place.open())
 	require.Len(t, k.repository.locks, 1)
 }
 
-func removedBy(t *testing.T, does func(context.Context) ([]backup.Lock, error)) []backup.Lock {
+func removedBy(t *testing.T, does func(context.Context, string) ([]backup.Lock, error)) []backup.Lock {
 	t.Helper()
-	value, err := call{}.run(t, does)
+	value, err := call{}.run(t, does, "")
 	require.NoError(t, err)
 	var removed []backup.Lock
 	require.NoError(t, value.Get(&removed))

@@ -29,6 +29,17 @@ type Config struct {
 	Prune     PruneConfig     `json:"prune,omitzero"`
 	Verify    VerifyConfig    `json:"verify,omitzero"`
 	Reconcile ReconcileConfig `json:"reconcile,omitzero"`
+	// Repositories are those beside the default one, by name, with what is otherwise for
+	// them.
+	Repositories map[string]RepositoryConfig `json:"repositories,omitempty"`
+}
+
+// RepositoryConfig are the schedules of a repository beside the default one. What is zero
+// is as for that one.
+type RepositoryConfig struct {
+	Retain RetainConfig `json:"retain,omitzero"`
+	Prune  PruneConfig  `json:"prune,omitzero"`
+	Verify VerifyConfig `json:"verify,omitzero"`
 }
 
 // SweepConfig is the schedule of sweeps, and what they go by.

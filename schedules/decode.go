@@ -32,6 +32,10 @@ func (p *problems) decode(path string, raw json.RawMessage, into reflect.Value) 
 	if string(raw) == "null" {
 		return
 	}
+	if into.Kind() == reflect.Map {
+		p.decodeMap(path, raw, into)
+		return
+	}
 	if _, text := into.Addr().Interface().(encoding.TextUnmarshaler); text || into.Kind() != reflect.Struct {
 		if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 			p.add(path, "%s", unfit(raw, into.Type(), err))
@@ -51,6 +55,21 @@ func (p *problems) decode(path string, raw json.RawMessage, into reflect.Value) 
 			continue
 		}
 		p.add(join(path, name), "there is no such setting. Known are %s", strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+	}
+}
+
+// decodeMap reads members whose names are not settings.
+func (p *problems) decodeMap(path string, raw json.RawMessage, into reflect.Value) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		p.add(path, "%s is not a mapping", raw)
+		return
+	}
+	into.Set(reflect.MakeMap(into.Type()))
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		value := reflect.New(into.Type().Elem()).Elem()
+		p.decode(join(path, name), members[name], value)
+		into.SetMapIndex(reflect.ValueOf(name), value)
 	}
 }
 

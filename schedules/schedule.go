@@ -2,7 +2,9 @@ package schedules
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	commonpb "go.temporal.io/api/common/v1"
@@ -36,12 +38,26 @@ type schedule struct {
 func (c Config) schedules() ([]schedule, problems) {
 	zone, wrong := c.zone()
 	var all []schedule
-	for _, one := range []func(*time.Location) (schedule, bool, problems){c.sweep, c.retain, c.prune, c.verify, c.reconcile} {
-		s, enabled, more := one(zone)
+	add := func(s schedule, enabled bool, more problems) {
 		wrong = append(wrong, more...)
 		if enabled {
 			all = append(all, s)
 		}
+	}
+	add(c.sweep(zone))
+	upkeep := func(k upkeep) {
+		add(k.retain())
+		add(k.prune())
+		add(k.verify())
+	}
+	upkeep(c.upkeep(zone))
+	add(c.reconcile(zone))
+	for _, name := range slices.Sorted(maps.Keys(c.Repositories)) {
+		if err := backup.ValidateRepository(name); err != nil || backup.RepositoryKey(name) == "" {
+			wrong.add(join("repositories", name), "it is not the name of a repository beside the default one")
+			continue
+		}
+		upkeep(c.upkeepOf(name, zone))
 	}
 	return all, wrong
 }

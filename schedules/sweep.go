@@ -10,7 +10,8 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/ammonite-backup/ammonite/internal/retention"
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -35,11 +36,12 @@ func Sweep(ctx context.Context, c scheduleClient) (Scheduled, bool, error) {
 	return s, scheduled, err
 }
 
-// Retention returns the rules of the schedule of retention, or false when there is
-// none.
-func Retention(ctx context.Context, c scheduleClient) (rules retention.Rules, scheduled bool, err error) {
-	_, scheduled, err = read(ctx, c, RetainID, workflows.RetainName, &rules)
-	return rules, scheduled, err
+// Retention returns what the schedule of a repository's retention goes by, or false when
+// there is none.
+func Retention(ctx context.Context, c scheduleClient, repository string) (in activities.RetainInput, scheduled bool, err error) {
+	_, scheduled, err = read(ctx, c, backup.RepositoryID(RetainID, repository), workflows.RetainName, &in)
+	in.Repository = backup.RepositoryKey(repository)
+	return in, scheduled, err
 }
 
 type scheduleClient interface{ ScheduleClient() client.ScheduleClient }

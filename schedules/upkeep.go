@@ -5,6 +5,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -81,49 +82,90 @@ func chore(id, workflow, summary string, t timing, input any) schedule {
 	}
 }
 
-// RetainID is the name of the schedule of retention.
-const RetainID = workflows.RetainID
+// Names of the schedules of upkeep; those of a repository beside the default one have
+// its name appended, see backup.RepositoryID.
+const (
+	RetainID = workflows.RetainID
+	PruneID  = workflows.PruneID
+	VerifyID = workflows.VerifyID
+)
 
-func (c Config) retain(zone *time.Location) (s schedule, enabled bool, wrong problems) {
-	if c.Retain == (RetainConfig{}) {
+// upkeep is what keeps one repository.
+type upkeep struct {
+	RepositoryConfig
+	// path is where in the file it is, and repository the name as in inputs.
+	path, repository string
+	zone             *time.Location
+	timeZone         string
+}
+
+// upkeep is that of the default repository.
+func (c Config) upkeep(zone *time.Location) upkeep {
+	return upkeep{RepositoryConfig{c.Retain, c.Prune, c.Verify}, "", "", zone, c.TimeZone}
+}
+
+// upkeepOf is that of another one.
+func (c Config) upkeepOf(name string, zone *time.Location) upkeep {
+	k := upkeep{c.Repositories[name], join("repositories", name), name, zone, c.TimeZone}
+	if k.Retain == (RetainConfig{}) {
+		k.Retain = c.Retain
+	}
+	if k.Prune == (PruneConfig{}) {
+		k.Prune = c.Prune
+	}
+	if k.Verify == (VerifyConfig{}) {
+		k.Verify = c.Verify
+	}
+	return k
+}
+
+// chore is a schedule of upkeep.
+func (k upkeep) chore(id, workflow, summary string, t timing, input any) schedule {
+	if k.repository != "" {
+		summary += ": " + k.repository
+	}
+	return chore(backup.RepositoryID(id, k.repository), workflow, summary, t, input)
+}
+
+func (k upkeep) retain() (s schedule, enabled bool, wrong problems) {
+	if k.Retain == (RetainConfig{}) {
 		return schedule{}, false, nil
 	}
-	timing, wrong := c.Retain.resolveAt("retain", zone, defaultRetainPeriod, defaultRetainOffset)
-	in := retention.Rules{Policy: c.Retain.Policy, MissingFor: c.Retain.MissingFor, Share: c.Retain.Share, TimeZone: c.TimeZone}
+	path := join(k.path, "retain")
+	timing, wrong := k.Retain.resolveAt(path, k.zone, defaultRetainPeriod, defaultRetainOffset)
+	in := retention.Rules{Policy: k.Retain.Policy, MissingFor: k.Retain.MissingFor, Share: k.Retain.Share, TimeZone: k.timeZone}
 	// A wrong zone is told of the whole file.
 	if err := (retention.Rules{MissingFor: in.MissingFor, Share: in.Share}).Validate(); err != nil {
-		wrong.add("retain", "%v", err)
+		wrong.add(path, "%v", err)
 	}
-	return chore(RetainID, workflows.RetainName, "Removes the backups that no rule keeps", timing, in), timing.enabled, wrong
+	return k.chore(RetainID, workflows.RetainName, "Removes the backups that no rule keeps", timing,
+		activities.RetainInput{Rules: in, Repository: k.repository}), timing.enabled, wrong
 }
 
-// PruneID is the name of the schedule of prunes.
-const PruneID = workflows.PruneID
-
-func (c Config) prune(zone *time.Location) (s schedule, enabled bool, wrong problems) {
-	if c.Prune == (PruneConfig{}) {
+func (k upkeep) prune() (s schedule, enabled bool, wrong problems) {
+	if k.Prune == (PruneConfig{}) {
 		return schedule{}, false, nil
 	}
-	timing, wrong := c.Prune.resolveAt("prune", zone, defaultPrunePeriod, defaultPruneOffset)
-	if err := c.Prune.Validate(); err != nil {
-		wrong.add("prune", "%v", err)
+	path := join(k.path, "prune")
+	timing, wrong := k.Prune.resolveAt(path, k.zone, defaultPrunePeriod, defaultPruneOffset)
+	if err := k.Prune.Validate(); err != nil {
+		wrong.add(path, "%v", err)
 	}
-	return chore(PruneID, workflows.PruneName, "Frees the space that no backup needs", timing, c.Prune.PruneLimits), timing.enabled, wrong
+	return k.chore(PruneID, workflows.PruneName, "Frees the space that no backup needs", timing,
+		activities.PruneInput{PruneLimits: k.Prune.PruneLimits, Repository: k.repository}), timing.enabled, wrong
 }
 
-// VerifyID is the name of the schedule of checks.
-const VerifyID = workflows.VerifyID
-
-func (c Config) verify(zone *time.Location) (s schedule, enabled bool, wrong problems) {
-	if c.Verify == (VerifyConfig{}) {
+func (k upkeep) verify() (s schedule, enabled bool, wrong problems) {
+	if k.Verify == (VerifyConfig{}) {
 		return schedule{}, false, nil
 	}
-	timing, wrong := c.Verify.resolveAt("verify", zone, defaultVerifyPeriod, defaultVerifyOffset)
-	in := workflows.VerifyInput{Parts: c.Verify.Parts}
+	path := join(k.path, "verify")
+	timing, wrong := k.Verify.resolveAt(path, k.zone, defaultVerifyPeriod, defaultVerifyOffset)
+	in := workflows.VerifyInput{Parts: k.Verify.Parts, Repository: k.repository}
 	if err := in.Validate(); err != nil {
-		wrong.add("verify.parts", "%v", err)
+		wrong.add(join(path, "parts"), "%v", err)
 	}
-	return chore(VerifyID, workflows.VerifyRepositoryName, "Checks the repository", timing, in), timing.enabled, wrong
+	return k.chore(VerifyID, workflows.VerifyRepositoryName, "Checks the repository", timing, in), timing.enabled, wrong
 }
 
 // ReconcileID is the name of the schedule of looks for leftovers.

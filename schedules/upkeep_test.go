@@ -32,6 +32,33 @@ func TestSchedulesOfPrunesAndChecks(t *testing.T) {
 	require.ErrorContains(t, err, "verify.parts: there is no part 1 of 300")
 }
 
+func TestSchedulesOfEachRepository(t *testing.T) {
+	f := newFake()
+	c := parse(t, "prune: {maxUnused: 10%}\nretain: {policy: 7d}\nrepositories:\n  offsite: {retain: {policy: 12m}, verify: {parts: 7}}\n  archive: {prune: {enabled: false}}")
+	text := ""
+	for _, change := range apply(t, f, c) {
+		text += change.String() + "\n"
+	}
+	for _, line := range []string{
+		"retain: create", "prune: create", "prune-offsite: create", "retain-offsite: create", "verify-offsite: create", "retain-archive: create",
+		"workflow ID       retain-offsite", "input.repository  offsite", "input.policy      monthly=12", "input.repository  archive",
+	} {
+		require.Contains(t, text, line)
+	}
+	for _, none := range []string{"prune-archive", "verify-archive", "verify: create"} {
+		require.NotContains(t, text, none)
+	}
+	requireSettled(t, f, c)
+	require.Regexp(t, `(?s)retain-archive: create.*input.policy      daily=7`, text, "what it does not say is as for the default")
+
+	_, err := schedules.Parse([]byte("repositories:\n  offsite: {prune: {maxUnused: much}, verify: {every: 1s, part: 3}}\n  default: {}\n  Up: {}"))
+	for _, said := range []string{"repositories.offsite.prune: maxUnused", "repositories.offsite.verify.part: there is no such setting", "repositories.default: it is not the name", "repositories.Up: "} {
+		require.ErrorContains(t, err, said)
+	}
+	_, err = schedules.Parse([]byte("repositories: [offsite]"))
+	require.ErrorContains(t, err, `repositories: ["offsite"] is not a mapping`)
+}
+
 func TestTheScheduleOfLooksForLeftovers(t *testing.T) {
 	f := newFake()
 	c := parse(t, "reconcile: {every: 30m, grace: 1h}")

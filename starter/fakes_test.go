@@ -24,6 +24,7 @@ import (
 
 	activitypb "go.temporal.io/api/activity/v1"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -50,6 +51,7 @@ type fakeTemporal struct {
 	pruned       workflows.PruneResult
 	verified     workflows.VerifyResult
 	reconciled   workflows.ReconcileResult
+	looks        []activities.RepositoryLook
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -63,8 +65,8 @@ type fakeTemporal struct {
 
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
-	rules      retention.Rules
-	prune      backup.PruneLimits
+	retain     activities.RetainInput
+	prune      activities.PruneInput
 	verify     workflows.VerifyInput
 	reconcile  workflows.ReconcileInput
 	described  int
@@ -76,12 +78,15 @@ type fakeTemporal struct {
 
 func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
 	f.options = options
+	if len(args) == 0 {
+		args = []any{nil}
+	}
 	switch in := args[0].(type) {
 	case workflows.BackupVolumeInput:
 		f.input = in
-	case retention.Rules:
-		f.rules = in
-	case backup.PruneLimits:
+	case activities.RetainInput:
+		f.retain = in
+	case activities.PruneInput:
 		f.prune = in
 	case workflows.VerifyInput:
 		f.verify = in
@@ -90,7 +95,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	}
 	want := map[string]string{
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
-		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName,
+		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName,
+		workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
@@ -182,6 +188,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.verified
 	case *workflows.ReconcileResult:
 		*result = r.f.reconciled
+	case *[]activities.RepositoryLook:
+		*result = r.f.looks
 	}
 	return nil
 }
@@ -213,11 +221,13 @@ func newWorld(f *fakeTemporal) *world {
 	w := &world{temporal: f, claims: &fakeCluster{}, swept: sweeps{scheduled: true}, signals: make(chan os.Signal, 2)}
 	clock := started
 	w.surroundings = surroundings{
-		screen:     func() (int, bool) { return 0, false },
-		connect:    func(context.Context) (temporalClient, error) { return f, nil },
-		cluster:    func(o clusterOptions) (cluster, error) { w.asked = o; return w.claims, nil },
-		sweeps:     func(context.Context, temporalClient) (sweeps, error) { return w.swept, nil },
-		retention:  func(context.Context, temporalClient) (retention.Rules, error) { return w.rules, nil },
+		screen:  func() (int, bool) { return 0, false },
+		connect: func(context.Context) (temporalClient, error) { return f, nil },
+		cluster: func(o clusterOptions) (cluster, error) { w.asked = o; return w.claims, nil },
+		sweeps:  func(context.Context, temporalClient) (sweeps, error) { return w.swept, nil },
+		retention: func(_ context.Context, _ temporalClient, repository string) (activities.RetainInput, error) {
+			return activities.RetainInput{Rules: w.rules, Repository: repository}, nil
+		},
 		interrupts: func() (<-chan os.Signal, func()) { return w.signals, func() {} },
 		// Each look at the clock is a second later.
 		now:     func() time.Time { clock = clock.Add(time.Second); return clock },

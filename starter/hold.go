@@ -14,7 +14,8 @@ import (
 )
 
 func newHoldCommand(s surroundings) *cobra.Command {
-	return &cobra.Command{
+	var repository repositoryFlag
+	cmd := &cobra.Command{
 		Use:   "hold ID...",
 		Short: "Protect backups from every retention policy",
 		Long: `Protect backups from every retention policy, by a tag in the repository, until they
@@ -28,22 +29,27 @@ The annotation "hold" on a claim protects all of its backups.
   ammonite snapshots shop/data -o json | jq -r '.[-1].id' | xargs ammonite hold`,
 		Args: someIDs,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return classed(retag(cmd.Context(), s, ids, true))
+			return classed(retag(cmd.Context(), s, repository, ids, true))
 		},
 	}
+	addOpenedFlag(cmd, &repository)
+	return cmd
 }
 
 func newReleaseCommand(s surroundings) *cobra.Command {
-	return &cobra.Command{
+	var repository repositoryFlag
+	cmd := &cobra.Command{
 		Use:     "release ID...",
 		Short:   "Let retention policies decide about held backups again",
 		Long:    "Take the protection away that \"ammonite hold\" gave to backups.\n\n" + exitCodesHelp,
 		Example: `  ammonite release 4f2a91bc`,
 		Args:    someIDs,
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			return classed(retag(cmd.Context(), s, ids, false))
+			return classed(retag(cmd.Context(), s, repository, ids, false))
 		},
 	}
+	addOpenedFlag(cmd, &repository)
+	return cmd
 }
 
 var idPattern = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
@@ -62,8 +68,8 @@ func someIDs(_ *cobra.Command, args []string) error {
 
 // retag sets the hold of backups, or takes it away. It does nothing if one of them
 // does not exist.
-func retag(ctx context.Context, s surroundings, given []string, hold bool) error {
-	list, err := listBackups(ctx, s)
+func retag(ctx context.Context, s surroundings, name repositoryFlag, given []string, hold bool) error {
+	list, err := listBackups(ctx, s, name)
 	if err != nil {
 		return err
 	}
@@ -77,7 +83,7 @@ func retag(ctx context.Context, s surroundings, given []string, hold bool) error
 			ids = append(ids, full.ID)
 		}
 	}
-	repository, err := s.repository()
+	repository, err := s.repository(name)
 	if err != nil {
 		return err
 	}

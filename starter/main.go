@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/command"
-	"github.com/ammonite-backup/ammonite/internal/retention"
 )
 
 // version is set by the build: -ldflags "-X main.version=v1.2.3".
@@ -34,9 +34,9 @@ type surroundings struct {
 	// cluster returns a client of Kubernetes, without talking to it yet.
 	cluster func(o clusterOptions) (cluster, error)
 	sweeps  func(ctx context.Context, c temporalClient) (sweeps, error)
-	// retention is what the schedule of retention goes by; zero, for the defaults,
+	// retention is what the schedule of a repository's retention goes by; the defaults
 	// without one.
-	retention func(ctx context.Context, c temporalClient) (retention.Rules, error)
+	retention func(ctx context.Context, c temporalClient, repository string) (activities.RetainInput, error)
 	run       command.Runner
 	// interrupts starts the delivery of Ctrl-C and SIGTERM, which until then end
 	// the process.

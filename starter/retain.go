@@ -11,18 +11,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 type retainOptions struct {
-	scope   scope
-	cluster clusterOptions
-	policy  string
-	dryRun  bool
-	force   bool
-	output  format
+	scope      scope
+	repository repositoryFlag
+	cluster    clusterOptions
+	policy     string
+	dryRun     bool
+	force      bool
+	output     format
 }
 
 func newRetainCommand(s surroundings) *cobra.Command {
@@ -56,6 +58,7 @@ for some time afterwards.
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "show what would be removed, and why, and change nothing")
 	cmd.Flags().StringVar(&o.policy, "policy", "", "show what this `POLICY` would do for claims without their own, in place of the configured one")
 	cmd.Flags().BoolVar(&o.force, "force", false, "remove also what is refused because it is so much")
+	addOpenedFlag(cmd, &o.repository)
 	addClusterFlags(cmd, &o.cluster)
 	addOutputFlag(cmd, &o.output, formatYAML)
 	return cmd
@@ -89,12 +92,13 @@ func (o retainOptions) rules(ctx context.Context, s surroundings) (retention.Rul
 		return retention.Rules{}, err
 	}
 	defer c.Close()
-	return s.retention(ctx, c)
+	in, err := s.retention(ctx, c, string(o.repository))
+	return in.Rules, err
 }
 
-func scheduledRetention(ctx context.Context, c temporalClient) (retention.Rules, error) {
-	rules, _, err := schedules.Retention(ctx, c)
-	return rules, err
+func scheduledRetention(ctx context.Context, c temporalClient, repository string) (activities.RetainInput, error) {
+	in, _, err := schedules.Retention(ctx, c, repository)
+	return in, err
 }
 
 // retainReport is `ammonite retain --dry-run` for programs.
@@ -108,7 +112,7 @@ func previewRetention(ctx context.Context, s surroundings, o retainOptions) erro
 	if err != nil {
 		return err
 	}
-	list, err := listBackups(ctx, s)
+	list, err := listBackups(ctx, s, o.repository)
 	if err != nil {
 		return err
 	}
@@ -167,13 +171,13 @@ func runRetention(ctx context.Context, s surroundings, o retainOptions) error {
 		return err
 	}
 	defer c.Close()
-	rules, err := s.retention(ctx, c)
+	in, err := s.retention(ctx, c, string(o.repository))
 	if err != nil {
 		return err
 	}
-	rules.Force = o.force
+	in.Force = o.force
 	var result workflows.RetainResult
-	err = runChore(ctx, c, chore{id: workflows.RetainID, workflow: workflows.RetainName, summary: "Removes the backups that no rule keeps", name: "a retention"}, rules, &result)
+	err = runChore(ctx, c, chore{id: backup.RepositoryID(workflows.RetainID, in.Repository), workflow: workflows.RetainName, summary: "Removes the backups that no rule keeps", name: "a retention"}, in, &result)
 	if err != nil {
 		return err
 	}

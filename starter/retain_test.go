@@ -74,7 +74,7 @@ func TestRetainRuns(t *testing.T) {
 	w.temporal.retained = workflows.RetainResult{Removed: 3, Plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 5}}}
 	out := w.execute(t, "retain", "--force")
 	require.Equal(t, told{stdout: "Removed 3 backups of 5; 2 stay. A prune frees their space.\n"}, out)
-	require.Equal(t, retention.Rules{Policy: retention.Policy{Last: 1}, Force: true}, w.temporal.rules)
+	require.Equal(t, activities.RetainInput{Rules: retention.Rules{Policy: retention.Policy{Last: 1}, Force: true}}, w.temporal.retain)
 	require.Equal(t, "retain", w.temporal.options.ID)
 
 	w.temporal.startErr = serviceerror.NewWorkflowExecutionAlreadyStarted("started", "", runID)

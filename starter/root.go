@@ -38,7 +38,7 @@ func newRootCommand(s surroundings) *cobra.Command {
 	root.SetErr(s.stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s),
-		newRepositoryCommand(s), newRetainCommand(s), newHoldCommand(s), newReleaseCommand(s), newPruneCommand(s), newVerifyCommand(s), newReconcileCommand(s), newVersionCommand(s))
+		newRepositoriesCommand(s), newRetainCommand(s), newHoldCommand(s), newReleaseCommand(s), newPruneCommand(s), newVerifyCommand(s), newReconcileCommand(s), newVersionCommand(s))
 	return root
 }
 

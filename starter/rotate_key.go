@@ -11,9 +11,10 @@ import (
 )
 
 type rotateOptions struct {
-	file   string
-	atOnce bool
-	remove string
+	repository repositoryFlag
+	file       string
+	atOnce     bool
+	remove     string
 }
 
 func newRotateKeyCommand(s surroundings) *cobra.Command {
@@ -35,8 +36,8 @@ out. The data are encrypted by a key of their own, which stays the same: whoever
 the old password and a copy of the keys can read on.
 
 ` + exitCodesHelp,
-		Example: `  ammonite repository rotate-key --new-password-file new
-  RESTIC_PASSWORD_FILE=new ammonite repository rotate-key --remove 4edb87b4…`,
+		Example: `  ammonite repositories rotate-key --new-password-file new
+  RESTIC_PASSWORD_FILE=new ammonite repositories rotate-key --remove 4edb87b4…`,
 		Args: cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error {
 			if (o.file == "") == (o.remove == "") || o.atOnce && o.file == "" {
@@ -51,11 +52,12 @@ the old password and a copy of the keys can read on.
 	cmd.Flags().StringVar(&o.file, "new-password-file", "", "add a key for the password in this `FILE`")
 	cmd.Flags().BoolVar(&o.atOnce, "at-once", false, "remove the key of the old password right after that")
 	cmd.Flags().StringVar(&o.remove, "remove", "", "remove the key with this `ID`")
+	addOpenedFlag(cmd, &o.repository)
 	return cmd
 }
 
 func rotateKey(ctx context.Context, s surroundings, o rotateOptions) error {
-	repository, err := s.repository()
+	repository, err := s.repository(o.repository)
 	if err != nil {
 		return err
 	}
@@ -79,7 +81,7 @@ func rotateKey(ctx context.Context, s surroundings, o rotateOptions) error {
 	if o.atOnce {
 		return removeKey(ctx, s, repository.WithPasswordFile(o.file), old.ID)
 	}
-	_, err = fmt.Fprintf(s.stdout, "Give it to all workers, then remove the old key: RESTIC_PASSWORD_FILE=%s ammonite repository rotate-key --remove %s\n", o.file, old.ID)
+	_, err = fmt.Fprintf(s.stdout, "Give it to all workers, then remove the old key: RESTIC_PASSWORD_FILE=%s ammonite repositories rotate-key --remove %s\n", o.file, old.ID)
 	return err
 }
 

@@ -19,16 +19,17 @@ import (
 const resticVariable = "AMMONITE_RESTIC"
 
 type snapshotsOptions struct {
-	scope  scope
-	output format
+	scope      scope
+	repository repositoryFlag
+	output     format
 }
 
 func newSnapshotsCommand(s surroundings) *cobra.Command {
 	var o snapshotsOptions
 	cmd := &cobra.Command{
 		Use:   "snapshots [NAMESPACE[/CLAIM]]",
-		Short: "List the backups in the repository",
-		Long: `List the backups in the restic repository, by claim and time. It asks restic
+		Short: "List the backups in a repository",
+		Long: `List the backups in a restic repository, by claim and time. It asks restic
 alone: neither Temporal nor the cluster need to exist any more.
 
 Backups made before Ammonite have no tags; their claims are read from restic's
@@ -44,25 +45,14 @@ host name. Where that could mean several claims, the host name is shown.
 			return runSnapshots(cmd.Context(), s, o)
 		},
 	}
+	addOpenedFlag(cmd, &o.repository)
 	addOutputFlag(cmd, &o.output)
 	return cmd
 }
 
-// repository is the one in the environment.
-func (s surroundings) repository() (restic.Repository, error) {
-	repository, err := restic.FromEnvironment(s.environ)
-	if err != nil {
-		return repository, exit(exitUsage, err)
-	}
-	if binary := s.getenv(resticVariable); binary != "" {
-		repository.Binary = binary
-	}
-	return repository, nil
-}
-
-// listBackups lists all backups of the repository in the environment.
-func listBackups(ctx context.Context, s surroundings) ([]restic.Snapshot, error) {
-	repository, err := s.repository()
+// listBackups lists all backups of a repository.
+func listBackups(ctx context.Context, s surroundings, name repositoryFlag) ([]restic.Snapshot, error) {
+	repository, err := s.repository(name)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +64,7 @@ func listBackups(ctx context.Context, s surroundings) ([]restic.Snapshot, error)
 }
 
 func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {
-	list, err := listBackups(ctx, s)
+	list, err := listBackups(ctx, s, o.repository)
 	if err != nil {
 		return err
 	}

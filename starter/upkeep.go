@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
@@ -14,27 +12,31 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/upkeep"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// chore is upkeep of the repository that a person starts.
+// chore is upkeep of a repository that a person starts.
 type chore struct {
 	id, workflow, summary string
 	// name is what it is called in a sentence.
 	name string
 }
 
-// runChore waits for the end of a chore.
+// runChore waits for the end of a chore. An input of nil is none.
 func runChore(ctx context.Context, c temporalClient, what chore, in, result any) error {
+	var args []any
+	if in != nil {
+		args = []any{in}
+	}
 	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: what.id, TaskQueue: backup.ControlQueue,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		StaticSummary:                            what.summary,
 		Priority:                                 temporal.Priority{PriorityKey: interactive},
-	}, what.workflow, in)
+	}, what.workflow, args...)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &running) {
 		return exit(exitAlreadyRunning, fmt.Errorf("%s that was started by hand goes on already (run %s)", what.name, running.RunId))
@@ -46,7 +48,8 @@ func runChore(ctx context.Context, c temporalClient, what chore, in, result any)
 }
 
 func newPruneCommand(s surroundings) *cobra.Command {
-	var in backup.PruneLimits
+	var in activities.PruneInput
+	var repository repositoryFlag
 	var output format
 	cmd := &cobra.Command{
 		Use:   "prune",
@@ -60,23 +63,25 @@ much that was. Backups that have not begun wait meanwhile.
 		Args:    cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error { return in.Validate() },
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			in.Repository = string(repository)
 			return classed(runPrune(cmd.Context(), s, in, output))
 		},
 	}
 	cmd.Flags().StringVar(&in.MaxUnused, "max-unused", "", "leave so `MUCH` unused: a part such as 5%, which is the default, a size such as 10G, or unlimited")
 	cmd.Flags().StringVar(&in.MaxRepack, "max-repack", "", "write no more than this `SIZE` anew, such as 50G; the next prune goes on")
+	addRepositoryFlag(cmd, &repository)
 	addOutputFlag(cmd, &output, formatYAML)
 	return cmd
 }
 
-func runPrune(ctx context.Context, s surroundings, in backup.PruneLimits, output format) error {
+func runPrune(ctx context.Context, s surroundings, in activities.PruneInput, output format) error {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	var result workflows.PruneResult
-	err = runChore(ctx, c, chore{id: workflows.PruneID, workflow: workflows.PruneName, summary: "Frees the space that no backup needs", name: "a prune"}, in, &result)
+	err = runChore(ctx, c, chore{id: backup.RepositoryID(workflows.PruneID, in.Repository), workflow: workflows.PruneName, summary: "Frees the space that no backup needs", name: "a prune"}, in, &result)
 	if err != nil {
 		return err
 	}
@@ -104,6 +109,7 @@ func prunedText(p workflows.PruneResult) string {
 
 func newVerifyCommand(s surroundings) *cobra.Command {
 	var in workflows.VerifyInput
+	var repository repositoryFlag
 	var output format
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -124,11 +130,13 @@ meanwhile. It names the backups that need something which is damaged.
 			return in.Validate()
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			in.Repository = string(repository)
 			return classed(runVerify(cmd.Context(), s, in, output))
 		},
 	}
 	cmd.Flags().IntVar(&in.Part, "part", 0, "read part number `N` alone")
 	cmd.Flags().IntVar(&in.Parts, "parts", 0, "of so `MANY` parts, 256 at most")
+	addRepositoryFlag(cmd, &repository)
 	addOutputFlag(cmd, &output, formatYAML)
 	return cmd
 }
@@ -140,7 +148,7 @@ func runVerify(ctx context.Context, s surroundings, in workflows.VerifyInput, ou
 	}
 	defer c.Close()
 	var result workflows.VerifyResult
-	err = runChore(ctx, c, chore{id: workflows.VerifyID, workflow: workflows.VerifyRepositoryName, summary: "Checks the repository", name: "a check"}, in, &result)
+	err = runChore(ctx, c, chore{id: backup.RepositoryID(workflows.VerifyID, in.Repository), workflow: workflows.VerifyRepositoryName, summary: "Checks the repository", name: "a check"}, in, &result)
 	if err != nil {
 		var failed *temporal.ApplicationError
 		if errors.As(err, &failed) {
@@ -172,78 +180,4 @@ func writeTouched(w io.Writer, v workflows.VerifyResult) error {
 		fmt.Fprintf(w, "… and %d more\n", more)
 	}
 	return nil
-}
-
-func newRepositoryCommand(s surroundings) *cobra.Command {
-	var output format
-	cmd := &cobra.Command{
-		Use:   "repository",
-		Short: "Show how the repository is, and how it was kept",
-		Long: `Show what the last retention, prune and check of the repository did, which of them
-goes on, and which backups are damaged. How far back that goes is the retention of
-the Temporal namespace.
-
-Damage makes the exit code 1.
-
-` + exitCodesHelp,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return classed(showRepository(cmd.Context(), s, output))
-		},
-	}
-	addOutputFlag(cmd, &output, formatYAML)
-	cmd.AddCommand(newRotateKeyCommand(s))
-	return cmd
-}
-
-func showRepository(ctx context.Context, s surroundings, output format) error {
-	c, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	state, err := upkeep.Read(ctx, c)
-	if err != nil {
-		return err
-	}
-	if output.structured() {
-		err = output.write(s.stdout, state)
-	} else {
-		err = writeUpkeep(s, state)
-	}
-	if err == nil && state.Degraded() {
-		err = exit(exitFailed, errors.New(state.Verify.Last.Failure))
-	}
-	return err
-}
-
-func writeUpkeep(s surroundings, state upkeep.State) error {
-	rows := [][]string{
-		{"WORK", "ENDED", "TOOK", "OUTCOME"},
-		upkeepRow("retain", state.Retain, s.now(), func(r workflows.RetainResult) string {
-			return fmt.Sprintf("removed %s of %d", counted(r.Removed, "backup"), r.Plan.Backups)
-		}),
-		upkeepRow("prune", state.Prune, s.now(), prunedText),
-		upkeepRow("verify", state.Verify, s.now(), func(r workflows.VerifyResult) string {
-			return fmt.Sprintf("sound; part %s of the data was read", r.Subset)
-		}),
-	}
-	if err := writeTable(s.stdout, rows); err != nil {
-		return err
-	}
-	if state.Degraded() {
-		return writeTouched(s.stdout, state.Verify.Last.Result)
-	}
-	return nil
-}
-
-func upkeepRow[R any](name string, w upkeep.Work[R], now time.Time, told func(R) string) []string {
-	row := []string{name, "", "", "not known"}
-	if w.Last != nil {
-		row = []string{name, moment(w.Last.Ended), duration(w.Last.Ended.Sub(w.Last.Started)), shorten(cmp.Or(w.Last.Failure, told(w.Last.Result)), 160)}
-	}
-	if w.Running != nil {
-		row[3] += "; goes on since " + duration(now.Sub(w.Running.Started))
-	}
-	return row
 }

@@ -38,7 +38,7 @@ func TestPruneByHand(t *testing.T) {
 	out := w.execute(t, "prune", "--max-unused", "1%", "--max-repack", "50G")
 	require.Equal(t, exitSuccess, out.code, out.stderr)
 	require.Equal(t, "Freed 1.0 GiB; 12 backups of 100.0 GiB take 10.0 GiB (10.0:1), 3.0 MiB less than before.\n", out.stdout)
-	require.Equal(t, backup.PruneLimits{MaxUnused: "1%", MaxRepack: "50G"}, w.temporal.prune)
+	require.Equal(t, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "1%", MaxRepack: "50G"}}, w.temporal.prune)
 	require.Contains(t, w.execute(t, "prune", "-o", "json").stdout, `"growth": -3145728`)
 
 	out = w.execute(t, "prune", "--max-unused", "much")
@@ -71,28 +71,4 @@ shop       data   2026-03-01 12:00:00Z  4f2a91bc  rbd-fs-shop-nspvc-data
 func page(t *testing.T, id string, status enumspb.WorkflowExecutionStatus) *workflowservice.ListWorkflowExecutionsResponse {
 	t.Helper()
 	return &workflowservice.ListWorkflowExecutionsResponse{Executions: []*workflowpb.WorkflowExecutionInfo{info(t, id, status, nil)}}
-}
-
-func TestRepositoryTellsHowItWasKept(t *testing.T) {
-	f := &fakeTemporal{
-		retained: workflows.RetainResult{Removed: 2, Plan: activities.RetentionPlan{}},
-		verified: workflows.VerifyResult{Checked: activities.Checked{Subset: backup.Subset{Part: 3, Of: 30}}},
-		pages: []*workflowservice.ListWorkflowExecutionsResponse{
-			page(t, "retain", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED), {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED),
-		},
-	}
-	out := newWorld(f).execute(t, "repository")
-	require.Equal(t, exitSuccess, out.code, out.stderr)
-	require.Contains(t, out.stdout, "removed 2 backups of 0")
-	require.Contains(t, out.stdout, "not known")
-	require.Contains(t, out.stdout, "sound; part 3/30 of the data was read")
-	require.Equal(t, []string{"WorkflowType = 'Retain'", "WorkflowType = 'Prune'", "WorkflowType = 'VerifyRepository'",
-		"WorkflowType = 'Reconcile' AND (WorkflowId = 'reconcile' OR WorkflowId STARTS_WITH 'reconcile-')"}, f.queries)
-
-	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)}
-	f.runErr = errDamaged()
-	out = newWorld(f).execute(t, "repository")
-	require.Equal(t, exitFailed, out.code)
-	require.Contains(t, out.stdout, "4f2a91bc")
-	require.Contains(t, out.stderr, "3 backups with it")
 }

@@ -119,7 +119,7 @@ func TestMetrics(t *testing.T) {
 	await(t, patience, "the control worker does not see the slot in use, or the prune", func() bool {
 		seen = scrape(t, control)
 		_, looked := seen["ammonite_leftovers"]
-		return looked && seen["ammonite_repository_backups"] == 1 && seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
+		return looked && seen[`ammonite_repository_backups{repository="default"}`] == 1 && seen[`ammonite_slots{node="node-a",state="used"}`] == 1 && seen[fmt.Sprintf(`running_backup_jobs{namespace=%q}`, s.Namespace)] == 1
 	})
 	require.Equal(t, documented(t), seen.names(), "docs/metrics.md and the worker differ")
 	requireThePredecessors(t, s, seen)
@@ -176,9 +176,9 @@ func requireNew(t *testing.T, s *system.System, seen samples) {
 	require.Less(t, seen.of(t, `ammonite_volume_last_backup_age_seconds{claim="good",kind="rbd-fs",namespace=%q}`, s.Namespace), patience.Seconds())
 	require.Equal(t, 1.0, seen.of(t, `ammonite_backup_duration_seconds_count{kind="rbd-fs",outcome="succeeded"}`))
 	require.Equal(t, 2.0, seen.of(t, `ammonite_slot_wait_seconds_count`))
-	require.Greater(t, seen.of(t, "ammonite_repository_size_bytes"), float64(mib))
-	require.Equal(t, 1.0, seen.of(t, "ammonite_repository_backups"))
-	require.Equal(t, 0.0, seen.of(t, "ammonite_repository_degraded"))
+	require.Greater(t, seen.of(t, `ammonite_repository_size_bytes{repository="default"}`), float64(mib))
+	require.Equal(t, 1.0, seen.of(t, `ammonite_repository_backups{repository="default"}`))
+	require.Equal(t, 0.0, seen.of(t, `ammonite_repository_degraded{repository="default"}`))
 	for _, up := range []string{"ammonite_watch_synced", "ammonite_kubernetes_up", "ammonite_temporal_up"} {
 		require.Equal(t, 1.0, seen.of(t, up))
 	}

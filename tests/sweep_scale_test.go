@@ -21,6 +21,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/placement"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -142,6 +143,10 @@ func (f *fleet) work(t *testing.T) {
 		require.NoError(t, w.Start())
 		t.Cleanup(w.Stop)
 	}
+}
+
+func (f *fleet) Subject(context.Context, backup.Claim) (placement.Subject, error) {
+	return placement.Subject{}, nil
 }
 
 // Candidates gives all volumes, as the API would in its pages.

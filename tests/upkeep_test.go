@@ -49,19 +49,19 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 	var shown *invocation
 	// Temporal lists what has ended a moment later.
 	await(t, patience, "the damage is not shown", func() bool {
-		shown = invoke(t, s, "repository")
+		shown = invoke(t, s, "repositories", "default")
 		return shown.wait(t) == exitFailed
 	})
 	require.Contains(t, shown.stdout, "the repository is damaged, and one backup with it")
 	require.Contains(t, shown.stdout, stored.ID[:8])
-	await(t, patience, "the metric does not tell of the damage", func() bool { return scrape(t, control)["ammonite_repository_degraded"] == 1 })
+	await(t, patience, "the metric does not tell of the damage", func() bool { return scrape(t, control)[`ammonite_repository_degraded{repository="default"}`] == 1 })
 
 	repair(t, s, filepath.Base(pack))
 	again := backUp(t, s, hurt.Namespace, hurt.Name).Stored
 	require.Greater(t, again.BytesAdded, uint64(64<<10), "what was damaged is stored anew")
 	require.True(t, want == randomOf(t, s, again.ID), "it restores to the same")
 	ammonite(t, s, exitSuccess, "verify")
-	await(t, patience, "the damage is still shown", func() bool { return invoke(t, s, "repository").wait(t) == exitSuccess })
+	await(t, patience, "the damage is still shown", func() bool { return invoke(t, s, "repositories", "default").wait(t) == exitSuccess })
 }
 
 // repair does what docs/repository.md says about a damaged pack.
@@ -243,11 +243,11 @@ func TestKeyRotation(t *testing.T) {
 	create(t, s, claim, lab.VolumeSpec{Block: true, Size: 16 << 20, Populate: func(device string) error { return writeDisk(device, 4<<20) }})
 	backUp(t, s, claim.Namespace, claim.Name)
 
-	added := ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", next)
-	ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", next)
+	added := ammonite(t, s, exitSuccess, opening, "repositories", "rotate-key", "--new-password-file", next)
+	ammonite(t, s, exitSuccess, opening, "repositories", "rotate-key", "--new-password-file", next)
 	backUp(t, s, claim.Namespace, claim.Name)
 	old := strings.Fields(added.stdout)
-	remove := []string{opening, "repository", "rotate-key", "--remove", old[len(old)-1]}
+	remove := []string{opening, "repositories", "rotate-key", "--remove", old[len(old)-1]}
 	require.Contains(t, ammonite(t, s, exitUsage, remove...).output(), "opens the repository here")
 
 	copyFile(t, next, file)
@@ -256,7 +256,7 @@ func TestKeyRotation(t *testing.T) {
 	ammonite(t, s, exitSuccess, "prune")
 	require.Contains(t, ammonite(t, s, exitUnreachable, "snapshots").output(), "the repository does not open", "the first password is no good any more")
 
-	ammonite(t, s, exitSuccess, opening, "repository", "rotate-key", "--new-password-file", s.Lab.ResticPasswordFile, "--at-once")
+	ammonite(t, s, exitSuccess, opening, "repositories", "rotate-key", "--new-password-file", s.Lab.ResticPasswordFile, "--at-once")
 	copyFile(t, s.Lab.ResticPasswordFile, file)
 	backUp(t, s, claim.Namespace, claim.Name)
 	backups, err := s.ResticSnapshots(t.Context())

@@ -1,5 +1,6 @@
-// Package upkeep tells how the repository was kept, and what is left behind, from what Temporal knows of the
-// runs that did: for as long as the retention of its namespace lets it know them.
+// Package upkeep tells how repositories were kept, and what is left behind, from what
+// Temporal knows of the runs that did: for as long as the retention of its namespace lets
+// it know them.
 package upkeep
 
 import (
@@ -15,16 +16,15 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// State is how the repository was kept lately, and what is left behind.
+// State is how a repository was kept lately.
 type State struct {
 	Retain Work[workflows.RetainResult] `json:"retain,omitzero"`
 	Prune  Work[workflows.PruneResult]  `json:"prune,omitzero"`
 	Verify Work[workflows.VerifyResult] `json:"verify,omitzero"`
-	// Reconcile is the look at everything.
-	Reconcile Work[workflows.ReconcileResult] `json:"reconcile,omitzero"`
 }
 
 // Degraded reports whether the last check found damage.
@@ -59,18 +59,20 @@ type Reader interface {
 	GetWorkflow(ctx context.Context, workflowID, runID string) client.WorkflowRun
 }
 
-// Read asks Temporal for the newest runs.
-func Read(ctx context.Context, c Reader) (s State, err error) {
-	if s.Retain, err = read[workflows.RetainResult](ctx, c, workflows.RetainName); err != nil {
+// Read asks Temporal for the newest runs on a repository; an empty name is the default's.
+func Read(ctx context.Context, c Reader, repository string) (s State, err error) {
+	attribute := workflows.AttributeRepository.GetName()
+	on := attribute + " IS NULL"
+	if repository = backup.RepositoryKey(repository); repository != "" {
+		on = fmt.Sprintf("%s = '%s'", attribute, repository)
+	}
+	if s.Retain, err = read[workflows.RetainResult](ctx, c, workflows.RetainName, on); err != nil {
 		return s, err
 	}
-	if s.Prune, err = read[workflows.PruneResult](ctx, c, workflows.PruneName); err != nil {
+	if s.Prune, err = read[workflows.PruneResult](ctx, c, workflows.PruneName, on); err != nil {
 		return s, err
 	}
-	if s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName); err != nil {
-		return s, err
-	}
-	s.Reconcile, err = Reconciled(ctx, c)
+	s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName, on)
 	return s, err
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/ceph"
 	"github.com/ammonite-backup/ammonite/internal/config"
 	"github.com/ammonite-backup/ammonite/internal/mount"
-	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
 	"github.com/ammonite-backup/ammonite/schedules"
 )
@@ -51,7 +50,7 @@ func run(args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, "ammonite-worker", version)
 		return err
 	}
-	settings, repository, err := configuration()
+	settings, found, err := configuration()
 	if err != nil {
 		return err
 	}
@@ -63,24 +62,20 @@ func run(args []string, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	return serve(ctx, settings, repository, log)
+	return serve(ctx, settings, found, log)
 }
 
 // configuration reads all settings, and names everything that is wrong with them
 // at once.
-func configuration() (settings config.Worker, repository restic.Repository, err error) {
+func configuration() (settings config.Worker, found repositories, err error) {
 	settings, err = config.FromEnvironment()
-	// A control worker can do without: then it keeps no repository small.
-	if settings.Agent() || restic.Given(os.Environ()) {
-		var wrong error
-		repository, wrong = restic.FromEnvironment(os.Environ())
-		err = errors.Join(err, wrong)
-	}
+	found, wrong := findRepositories(settings, os.Environ())
+	err = errors.Join(err, wrong)
 	if settings.Control() && settings.Schedules != "" {
 		_, wrong := schedules.Read(settings.Schedules)
 		err = errors.Join(err, wrong)
 	}
-	return settings, repository, err
+	return settings, found, err
 }
 
 func usage(out io.Writer) error {
@@ -98,7 +93,7 @@ TEMPORAL_API_KEY, TEMPORAL_TLS_* and TEMPORAL_CONFIG_FILE, as by the temporal
 command. The restic repository is found by RESTIC_REPOSITORY (or _FILE) and
 opened by RESTIC_PASSWORD_FILE (or RESTIC_PASSWORD, RESTIC_PASSWORD_COMMAND);
 the variables of its storage (AWS_ACCESS_KEY_ID, RESTIC_REST_USERNAME, ...)
-reach restic and no other program.
+reach restic and no other program. AMMONITE_REPOSITORIES adds others.
 `)
 	return err
 }

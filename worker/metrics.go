@@ -40,14 +40,15 @@ type observer struct {
 	runs    *cached[metrics.Runs]
 	slots   *cached[[]metrics.Slots]
 	policy  *cached[selection.Policy]
-	// upkeep is of the repository, and of what runs left.
+	// upkeep is of the repositories, and of what runs left.
 	upkeep *cached[metrics.Upkeep]
 	// own is a node that tells of its slots itself; empty for none.
 	own string
 }
 
-// newObserver makes an observer that asks Temporal when it is asked itself.
-func newObserver(v volumes, c client.Client, namespace string, log *zap.Logger) *observer {
+// newObserver makes an observer that asks Temporal when it is asked itself. names lists
+// the repositories.
+func newObserver(v volumes, c client.Client, namespace string, names func() ([]string, error), log *zap.Logger) *observer {
 	failed := func(what string) func(error) {
 		return func(err error) { log.Warn("metrics: "+what+" could not be read", zap.Error(err)) }
 	}
@@ -60,7 +61,13 @@ func newObserver(v volumes, c client.Client, namespace string, log *zap.Logger) 
 		policy: &cached[selection.Policy]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the schedule of the sweeps"),
 			ask: func(ctx context.Context) (selection.Policy, error) { return sweepPolicy(ctx, c) }},
 		upkeep: &cached[metrics.Upkeep]{every: askPolicyEvery, wait: askWait, limit: askLimit, failed: failed("the upkeep"),
-			ask: func(ctx context.Context) (metrics.Upkeep, error) { return kept(ctx, c) }},
+			ask: func(ctx context.Context) (metrics.Upkeep, error) {
+				all, err := names()
+				if err != nil {
+					return metrics.Upkeep{}, err
+				}
+				return kept(ctx, c, all)
+			}},
 	}
 }
 
@@ -102,25 +109,33 @@ func sweepPolicy(ctx context.Context, c client.Client) (selection.Policy, error)
 	return sweep.Input.Policy, err
 }
 
-// kept is how the repository was kept, and what is left, in the terms of metrics.
-func kept(ctx context.Context, c client.Client) (metrics.Upkeep, error) {
-	state, err := upkeep.Read(ctx, c)
-	r := metrics.Upkeep{Degraded: state.Degraded()}
-	if done := state.Retain.Done; done != nil {
-		r.Retained = done.Ended
+// kept is how the repositories were kept, and what is left, in the terms of metrics.
+func kept(ctx context.Context, c upkeep.Reader, names []string) (metrics.Upkeep, error) {
+	all := metrics.Upkeep{Repositories: map[string]metrics.Repository{}}
+	for _, name := range names {
+		state, err := upkeep.Read(ctx, c, name)
+		if err != nil {
+			return all, err
+		}
+		r := metrics.Repository{Degraded: state.Degraded()}
+		if done := state.Retain.Done; done != nil {
+			r.Retained = done.Ended
+		}
+		if done := state.Prune.Done; done != nil {
+			r.Pruned, r.Size, r.Content, r.Backups = done.Ended, done.Result.Size, done.Result.Content, done.Result.Backups
+		}
+		if done := state.Verify.Done; done != nil {
+			r.Checked = done.Ended
+		}
+		all.Repositories[name] = r
 	}
-	if done := state.Prune.Done; done != nil {
-		r.Pruned, r.Size, r.Content, r.Backups = done.Ended, done.Result.Size, done.Result.Content, done.Result.Backups
-	}
-	if done := state.Verify.Done; done != nil {
-		r.Checked = done.Ended
-	}
-	if done := state.Reconcile.Done; done != nil {
-		r.Reconciled = done.Ended
+	looks, err := upkeep.Reconciled(ctx, c)
+	if done := looks.Done; done != nil {
+		all.Reconciled = done.Ended
 	}
 	// One that was ended from outside tells nothing.
-	if last := state.Reconcile.Last; last != nil && (last.Failure == "" || last.Result.Leftovers() > 0) {
-		r.Looked, r.Leftovers = true, last.Result.Leftovers()
+	if last := looks.Last; last != nil && (last.Failure == "" || last.Result.Leftovers() > 0) {
+		all.Looked, all.Leftovers = true, last.Result.Leftovers()
 	}
-	return r, err
+	return all, err
 }

@@ -27,7 +27,7 @@ func (p *process) watch(ctx context.Context, namespace string) error {
 	if err != nil {
 		return err
 	}
-	o := newObserver(watcher, p.temporal, namespace, p.log)
+	o := newObserver(watcher, p.temporal, namespace, p.repositories.Names, p.log)
 	if p.settings.Agent() {
 		o.own = p.settings.Node
 	}

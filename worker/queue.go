@@ -14,7 +14,7 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// queue is how a node's backups take turns with work that needs the repository for
+// queue is how a node's backups take turns with work that needs their repository for
 // itself: a run of Exclusive stands for that.
 type queue struct{ client client.Client }
 
@@ -23,19 +23,19 @@ const turnLimit = 5 * time.Second
 
 // Exclusive goes on as if there were none when Temporal does not say: restic's own
 // locks decide then, only less fairly.
-func (q queue) Exclusive(ctx context.Context) bool {
+func (q queue) Exclusive(ctx context.Context, repository string) bool {
 	ctx, cancel := context.WithTimeout(ctx, turnLimit)
 	defer cancel()
-	d, err := q.client.DescribeWorkflowExecution(ctx, workflows.ExclusiveID, "")
+	d, err := q.client.DescribeWorkflowExecution(ctx, backup.RepositoryID(workflows.ExclusiveID, repository), "")
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-func (q queue) Unlock(ctx context.Context) error {
+func (q queue) Unlock(ctx context.Context, repository string) error {
 	_, err := q.client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: workflows.UnlockID, TaskQueue: backup.ControlQueue,
+		ID: backup.RepositoryID(workflows.UnlockID, repository), TaskQueue: backup.ControlQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            "Removes locks whose holders are gone",
-	}, workflows.UnlockName)
+	}, workflows.UnlockName, workflows.UnlockInput{Repository: repository})
 	if err != nil {
 		return fmt.Errorf("starting workflow %s: %w", workflows.UnlockName, err)
 	}
@@ -46,9 +46,9 @@ func (q queue) Unlock(ctx context.Context) error {
 var usesRepository = map[string]bool{"Restic": true, "MarkMissing": true, "ForgetBackups": true, "Prune": true}
 
 // Using reports whether the run with that ID, or the one that took over from it when it
-// was reset, is at work on the repository, or may be in a moment, and whether Temporal
-// knows it at all.
-func (r workflowRuns) Using(ctx context.Context, run string) (using, known bool, err error) {
+// was reset, is at work on its repository, or may be in a moment, and whether Temporal
+// knows it at all. repository is the one that it would work on.
+func (r workflowRuns) Using(ctx context.Context, repository, run string) (using, known bool, err error) {
 	id, err := r.workflowOf(ctx, run)
 	if err != nil || id == "" {
 		return false, false, err
@@ -70,7 +70,7 @@ func (r workflowRuns) Using(ctx context.Context, run string) (using, known bool,
 				}
 			}
 			// Its next attempt may begin at any time, unless backups are held back.
-			return !queue(r).Exclusive(ctx), true, nil
+			return !queue(r).Exclusive(ctx, repository), true, nil
 		}
 		run = d.GetWorkflowExtendedInfo().GetResetRunId()
 	}

@@ -22,7 +22,6 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/kube"
 	"github.com/ammonite-backup/ammonite/internal/metrics"
 	"github.com/ammonite-backup/ammonite/internal/mount"
-	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
 	"github.com/ammonite-backup/ammonite/schedules"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -46,8 +45,8 @@ func heartbeatEvery(timeout time.Duration) time.Duration { return max(time.Secon
 
 // process is a running worker.
 type process struct {
-	settings   config.Worker
-	repository restic.Repository
+	settings     config.Worker
+	repositories repositories
 	// access is the way of a node to the volumes, kubernetes and ceph that of the
 	// control role to its APIs.
 	access     func(clusterID string) (activities.Access, error)
@@ -64,8 +63,8 @@ type process struct {
 }
 
 // serve runs the worker until the context ends, then drains it.
-func serve(ctx context.Context, settings config.Worker, repository restic.Repository, log *zap.Logger) (err error) {
-	p := &process{settings: settings, repository: repository, log: log, health: newHealth(), registry: metrics.NewRegistry(version, settings.Role)}
+func serve(ctx context.Context, settings config.Worker, found repositories, log *zap.Logger) (err error) {
+	p := &process{settings: settings, repositories: found, log: log, health: newHealth(), registry: metrics.NewRegistry(version, settings.Role)}
 	defer p.close()
 	if err := p.prepare(); err != nil {
 		return err
@@ -177,15 +176,15 @@ func stop(groups [][]worker.Worker) {
 // the steps of the volumes that hold them.
 func (p *process) addAgent(ctx context.Context) error {
 	s := p.settings
-	repository := p.repository
-	repository.Cache = s.CacheDir
+	repositories := p.repositories.Repositories
+	repositories.Cache = s.CacheDir
 	if err := p.sweep(ctx); err != nil {
 		return err
 	}
 	node := activities.NewNode(activities.Settings{
 		Node: s.Node, Slots: s.Slots, StateDir: s.StateDir, DrainTimeout: s.DrainTimeout,
 		StallTimeout: s.StallTimeout, Patience: s.Patience, InitRepository: s.InitRepository,
-	}, p.temporal, p.access, repository, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
+	}, p.temporal, p.access, func(name string) (activities.Repository, error) { return repositories.Find(name) }, func(ctx context.Context, dir, hostname string) (activities.Place, error) {
 		return sandbox.Start(ctx, sandbox.Options{Dir: dir, Hostname: hostname, Patience: s.HeartbeatTimeout})
 	}, func(ctx context.Context, l activities.Leftover) error {
 		return reconcileEnded(ctx, p.temporal, s.Node, l)
@@ -259,7 +258,7 @@ func (p *process) addControl(ctx context.Context) error {
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(&activities.Control{
 		Claims: p.kubernetes, Ceph: p.ceph.find, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
-		ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
+		Placement: p.repositories.rules, ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
 	upkeep, err := p.newUpkeep(ctx)
@@ -282,6 +281,7 @@ func registerWorkflows(w worker.WorkflowRegistry) {
 		workflows.ExclusiveName:        workflows.Exclusive,
 		workflows.UnlockName:           workflows.Unlock,
 		workflows.ReconcileName:        workflows.Reconcile,
+		workflows.RepositoriesName:     workflows.Repositories,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

@@ -19,8 +19,7 @@ import (
 // shorter than Temporal waits for the heartbeats of its activity.
 const upkeepPatience = 20 * time.Second
 
-// newUpkeep makes what keeps the repository small and sound. It says so when it is asked
-// if the worker was given none.
+// newUpkeep makes what keeps the repositories small and sound.
 func (p *process) newUpkeep(ctx context.Context) (*activities.Upkeep, error) {
 	dir := filepath.Join(p.settings.CacheDir, "upkeep")
 	runs := filepath.Join(dir, "runs")
@@ -31,17 +30,16 @@ func (p *process) newUpkeep(ctx context.Context) (*activities.Upkeep, error) {
 	if err := removeAll(filepath.Join(cache, "restic-check-cache-*")); err != nil {
 		return nil, fmt.Errorf("removing what an earlier check left in %s: %w", cache, err)
 	}
-	u := &activities.Upkeep{
-		Claims: p.kubernetes, Runs: workflowRuns{p.temporal}, Run: command.Exec{}, HeartbeatTimeout: p.settings.HeartbeatTimeout,
+	repositories := p.repositories.Repositories
+	repositories.Cache = cache
+	return &activities.Upkeep{
+		Repositories: func(name string) (activities.Upkept, error) { return repositories.Find(name) },
+		Names:        repositories.Names,
+		Claims:       p.kubernetes, Runs: workflowRuns{p.temporal}, Run: command.Exec{}, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Open: func(ctx context.Context, hostname string) (activities.Place, bool, error) {
 			return openUpkeep(ctx, runs, hostname, p.log)
 		},
-	}
-	if repository := p.repository; len(repository.Env) > 0 {
-		repository.Cache = cache
-		u.Repository = repository
-	}
-	return u, nil
+	}, nil
 }
 
 func removeAll(pattern string) error {

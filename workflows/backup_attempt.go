@@ -148,7 +148,7 @@ func (a *attempt) work(ctx workflow.Context) error {
 func (a *attempt) kind() backup.Kind { return a.run.plan.Volume.Kind }
 
 func (a *attempt) input() activities.StepInput {
-	return activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot, Clone: a.clone}
+	return activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot, Clone: a.clone, Repository: a.run.plan.Repository}
 }
 
 // frozen names what the node reads.

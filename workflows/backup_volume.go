@@ -41,6 +41,8 @@ type BackupVolumeResult struct {
 	Volume   backup.Volume   `json:"volume"`
 	Snapshot backup.Snapshot `json:"snapshot"`
 	Stored   backup.Stored   `json:"stored"`
+	// Repository is where it is stored; empty for the default one.
+	Repository string `json:"repository,omitempty"`
 	// Node is where the backup was made, Attempts how many nodes were tried.
 	Node     string `json:"node"`
 	Attempts int    `json:"attempts"`
@@ -125,7 +127,8 @@ func (r *backupRun) resolve(ctx workflow.Context) error {
 		return err
 	}
 	r.result.Volume = r.plan.Volume
-	r.result.Notes = append(r.result.Notes, r.plan.Volume.Notes...)
+	r.result.Notes = append(append(r.result.Notes, r.plan.Volume.Notes...), r.plan.Notes...)
+	r.result.Repository = onRepository(ctx, r.plan.Repository)
 	r.report.volume(r.plan.Volume)
 	return nil
 }

@@ -14,13 +14,14 @@ import (
 const (
 	// ExclusiveName is the workflow type.
 	ExclusiveName = "Exclusive"
-	// ExclusiveID is the ID of the one run that there is at a time. While there is
-	// one, backups that have not begun to store wait.
+	// ExclusiveID is the ID, see backup.RepositoryID, of the one run that there is for a
+	// repository at a time. While there is one, backups that have not begun to store wait.
 	ExclusiveID = "exclusive"
 )
 
-// ExclusiveInput is a step that needs the repository for itself.
+// ExclusiveInput is a step that needs a repository for itself.
 type ExclusiveInput struct {
+	Repository string `json:"repository,omitempty"`
 	// Step is the activity's type, and Input what it gets.
 	Step  string          `json:"step"`
 	Input json.RawMessage `json:"input,omitempty"`
@@ -38,7 +39,7 @@ func Exclusive(ctx workflow.Context, in ExclusiveInput) (result json.RawMessage,
 	for try := 0; ; try++ {
 		// Who locks the repository may be gone. To look at all locks is some work.
 		if try%unlockTries == 0 {
-			haveUnlocked(ctx)
+			haveUnlocked(ctx, in.Repository)
 		}
 		err := workflow.ExecuteActivity(ctx, in.Step, in.Input).Get(ctx, &result)
 		if activities.ClassOf(err) != backup.RepositoryLocked || !workflow.Now(ctx).Before(until) {
@@ -51,20 +52,20 @@ func Exclusive(ctx workflow.Context, in ExclusiveInput) (result json.RawMessage,
 // for a while, then go on for three times as long, and so on with ever longer times:
 // neither starves, unless backups that take longer than the longest of them follow one
 // another without a gap.
-func exclusively(ctx workflow.Context, summary, step string, input, result any) error {
+func exclusively(ctx workflow.Context, repository, summary, step string, input, result any) error {
 	data, err := json.Marshal(input)
 	if err != nil {
 		return err
 	}
 	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:          ExclusiveID,
+		WorkflowID:          backup.RepositoryID(ExclusiveID, repository),
 		ParentClosePolicy:   enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
 		WaitForCancellation: true,
 		StaticSummary:       summary,
 	})
 	until := workflow.Now(ctx).Add(exclusivePatience)
 	for wait, queueing := firstTurn, firstQueueing; ; {
-		in := ExclusiveInput{Step: step, Input: data, Wait: backup.Duration(wait)}
+		in := ExclusiveInput{Repository: repository, Step: step, Input: data, Wait: backup.Duration(wait)}
 		err := workflow.ExecuteChildWorkflow(ctx, ExclusiveName, in).Get(ctx, result)
 		pause := backupsTurn * wait
 		switch {

@@ -27,13 +27,14 @@ type PruneResult struct {
 }
 
 // Prune frees the space of what no backup needs any more.
-func Prune(ctx workflow.Context, in backup.PruneLimits) (result PruneResult, err error) {
+func Prune(ctx workflow.Context, in activities.PruneInput) (result PruneResult, err error) {
 	defer func() { err = asFailure(err, result) }()
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
+	in.Repository = onRepository(ctx, in.Repository)
 	began := workflow.Now(ctx)
-	if err := exclusively(ctx, "frees the space that no backup needs", "Prune", in, &result.Pruned); err != nil {
+	if err := exclusively(ctx, in.Repository, "frees the space that no backup needs", "Prune", in, &result.Pruned); err != nil {
 		return result, err
 	}
 	result.Took = backup.Duration(workflow.Now(ctx).Sub(began).Round(time.Second))

@@ -17,7 +17,7 @@ import (
 // up after it: by then whatever it had begun is done, and its own cleaning up too.
 const DefaultGrace = backup.Duration(15 * time.Minute)
 
-// reconcileAll looks through all Ceph clusters and the repository for what runs left
+// reconcileAll looks through all Ceph clusters and repositories for what runs left
 // that have ended. A cluster that does not answer keeps nobody from another.
 func reconcileAll(ctx workflow.Context, in ReconcileInput) (result ReconcileResult, err error) {
 	defer func() { err = asFailure(err, result) }()
@@ -120,18 +120,26 @@ func reconcileCluster(ctx workflow.Context, cluster string, in ReconcileInput, r
 
 // reconcileLocks has the locks looked at that runs left which nobody waits for any more.
 func reconcileLocks(ctx workflow.Context, in ReconcileInput, result *ReconcileResult) {
-	var locks activities.Locks
-	looking := workflow.WithActivityOptions(ctx, apiCall("the repository's locks"))
-	err := workflow.ExecuteActivity(looking, upkeep.FindLocks).Get(ctx, &locks)
-	switch {
-	case classOf(err) == backup.InvalidInput:
-		return // the control workers were told of no repository
-	case err != nil:
-		result.Left = append(result.Left, "the repository's locks: "+reason(err))
+	var names []string
+	listing := workflow.WithActivityOptions(ctx, apiCall("the repositories"))
+	if err := workflow.ExecuteActivity(listing, upkeep.RepositoryNames).Get(ctx, &names); err != nil {
+		result.Left = append(result.Left, "the repositories' locks: "+reason(err))
 		return
 	}
-	result.Locks = &locks
-	if len(locks.Ended)+len(locks.Unknown) > 0 && !in.DryRun {
-		haveUnlocked(ctx)
+	for _, name := range names {
+		repository := backup.RepositoryKey(name)
+		var locks activities.Locks
+		looking := workflow.WithActivityOptions(ctx, apiCall("locks of repository "+name))
+		if err := workflow.ExecuteActivity(looking, upkeep.FindLocks, repository).Get(ctx, &locks); err != nil {
+			result.Left = append(result.Left, "locks of repository "+name+": "+reason(err))
+			continue
+		}
+		if result.Locks == nil {
+			result.Locks = &activities.Locks{}
+		}
+		result.Locks.Add(locks)
+		if len(locks.Ended)+len(locks.Unknown) > 0 && !in.DryRun {
+			haveUnlocked(ctx, repository)
+		}
 	}
 }

@@ -21,9 +21,11 @@ type clusters struct {
 	found   map[string]activities.FoundLeftovers
 	running string
 	// stuck is a run whose things do not go.
-	stuck   string
-	locks   activities.Locks
-	noLocks error
+	stuck        string
+	locks        activities.Locks
+	repositories []string
+	otherLocks   activities.Locks
+	noLocks      error
 	// predecessor is what ceph-k8s-backup left.
 	predecessor map[string]activities.FoundPredecessor
 
@@ -64,11 +66,16 @@ func (c *clusters) reconcile(t *testing.T, in workflows.ReconcileInput) (result 
 			c.cleaned[in.Run] = true
 			return nil
 		},
-		"FindLocks": func(context.Context) (activities.Locks, error) {
+		"RepositoryNames": func(context.Context) ([]string, error) { return c.repositories, nil },
+		"FindLocks": func(_ context.Context, repository string) (activities.Locks, error) {
 			c.looks.Add(1)
+			if repository != "" {
+				return c.otherLocks, nil
+			}
 			return c.locks, c.noLocks
 		},
-		"RemoveEndedLocks": func(context.Context) ([]backup.Lock, error) {
+		"RemoveEndedLocks": func(_ context.Context, repository string) ([]backup.Lock, error) {
+			require.Empty(t, repository)
 			c.unlocks++
 			return c.locks.Ended, nil
 		},
@@ -92,7 +99,8 @@ func TestReconcileLooksEverywhere(t *testing.T) {
 	c := &clusters{running: "reset", found: map[string]activities.FoundLeftovers{
 		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b"), leftover("reset")}, Living: 2},
 		"two": {Leftovers: []activities.Leftover{leftover("c")}, Kept: []string{"snapshot x: not ours"}},
-	}, locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}, Living: []backup.Lock{{ID: "2"}}}}
+	}, repositories: []string{"default", "offsite"},
+		locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}, Living: []backup.Lock{{ID: "2"}}}, otherLocks: activities.Locks{Living: []backup.Lock{{ID: "3"}}}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{})
 	require.NoError(t, err)
 	require.Equal(t, map[string]bool{"a": true, "b": true, "c": true}, c.cleaned)
@@ -101,13 +109,14 @@ func TestReconcileLooksEverywhere(t *testing.T) {
 	require.Contains(t, result.Removed, "snapshot of a: it ended")
 	require.Equal(t, []string{"snapshot x: not ours"}, result.Kept)
 	require.Equal(t, 1, result.Leftovers())
-	require.Equal(t, 1, c.unlocks, "Unlock was started")
+	require.Equal(t, 1, c.unlocks, "Unlock was started, where there is something to remove")
+	require.Equal(t, &activities.Locks{Ended: []backup.Lock{{ID: "1"}}, Living: []backup.Lock{{ID: "2"}, {ID: "3"}}}, result.Locks)
 	require.Equal(t, workflows.DefaultGrace, c.asked[0].Grace)
 	require.WithinDuration(t, time.Now(), c.asked[0].Now, time.Hour)
 }
 
 func TestReconcileGoesOnWithoutWhatDoesNotAnswer(t *testing.T) {
-	c := &clusters{stuck: "b", noLocks: errors.New("no storage"), found: map[string]activities.FoundLeftovers{
+	c := &clusters{stuck: "b", repositories: []string{"default", "offsite"}, noLocks: errors.New("no storage"), found: map[string]activities.FoundLeftovers{
 		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b")}, Unseen: "pool p does not answer", More: 3},
 	}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{})
@@ -115,14 +124,14 @@ func TestReconcileGoesOnWithoutWhatDoesNotAnswer(t *testing.T) {
 	require.Len(t, result.Left, 5)
 	for _, left := range []string{
 		"Ceph cluster two: ", "it does not answer", "Ceph cluster one: pool p does not answer", "3 more leftovers",
-		"snapshot of b: ", "somebody has it open", "the repository's locks: ", "no storage", "The next run tries again",
+		"snapshot of b: ", "somebody has it open", "locks of repository default: ", "no storage", "The next run tries again",
 	} {
 		require.ErrorContains(t, err, left)
 	}
 }
 
 func TestReconcileOnlySaysWhatItWouldRemove(t *testing.T) {
-	c := &clusters{found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{leftover("a")}}, "two": {}}, locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}}}
+	c := &clusters{found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{leftover("a")}}, "two": {}}, repositories: []string{"default"}, locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{DryRun: true, Grace: backup.Duration(time.Minute), Forgotten: true})
 	require.NoError(t, err)
 	require.Empty(t, c.cleaned)
@@ -137,12 +146,12 @@ func TestReconcileOnlySaysWhatItWouldRemove(t *testing.T) {
 func TestReconcileRemovesTheForgotten(t *testing.T) {
 	forgotten := leftover("a")
 	forgotten.WorkflowID = ""
-	c := &clusters{running: "a", noLocks: fails(backup.InvalidInput, true)(t.Context()), found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{forgotten}}, "two": {}}}
+	c := &clusters{running: "a", found: map[string]activities.FoundLeftovers{"one": {Leftovers: []activities.Leftover{forgotten}}, "two": {}}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{Forgotten: true})
 	require.NoError(t, err)
 	require.Equal(t, map[string]bool{"a": true}, c.cleaned)
 	require.Nil(t, result.Locks)
-	require.Equal(t, int32(1), c.looks.Load())
+	require.Zero(t, c.looks.Load())
 }
 
 func TestReconcileRemovesWhatThePredecessorLeft(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/activities"
-	"github.com/ammonite-backup/ammonite/internal/retention"
 )
 
 const (
@@ -27,28 +26,29 @@ type RetainResult struct {
 
 // Retain removes the backups that no rule keeps, and keeps track of claims that are
 // gone. It changes nothing if more would go than may without a person's word.
-func Retain(ctx workflow.Context, in retention.Rules) (result RetainResult, err error) {
+func Retain(ctx workflow.Context, in activities.RetainInput) (result RetainResult, err error) {
 	defer func() { err = asFailure(err, result) }()
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
+	in.Repository = onRepository(ctx, in.Repository)
 	// Step 1. What would be removed?
 	reading := workflow.WithActivityOptions(ctx, keeping("what no rule keeps"))
 	if err := workflow.ExecuteActivity(reading, upkeep.PlanRetention, in).Get(ctx, &result.Plan); err != nil {
 		return result, err
 	}
 	if result.Plan.Refusal != "" && !in.Force {
-		return result, activities.RetentionRefused(result.Plan.Refusal)
+		return result, activities.RetentionRefused(in.Repository, result.Plan.Refusal)
 	}
 	// Step 2. Whose claims are gone, and since when? That is noted at their backups.
 	if result.Plan.Marks > 0 {
-		if err := exclusively(ctx, "notes whose claims are gone", "MarkMissing", in, &result.Marked); err != nil {
+		if err := exclusively(ctx, in.Repository, "notes whose claims are gone", "MarkMissing", in, &result.Marked); err != nil {
 			return result, err
 		}
 	}
 	// Step 3. Remove it.
 	if result.Plan.Remove > 0 {
-		if err := exclusively(ctx, "removes the backups that no rule keeps", "ForgetBackups", in, &result.Removed); err != nil {
+		if err := exclusively(ctx, in.Repository, "removes the backups that no rule keeps", "ForgetBackups", in, &result.Removed); err != nil {
 			return result, err
 		}
 	}

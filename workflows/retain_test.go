@@ -26,7 +26,7 @@ type shelf struct {
 	calls  []string
 }
 
-func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.RetainResult, err error) {
+func (s *shelf) retain(t *testing.T, in activities.RetainInput) (result workflows.RetainResult, err error) {
 	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
@@ -34,7 +34,7 @@ func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.Retai
 	env.RegisterWorkflow(workflows.Retain)
 	env.RegisterWorkflow(workflows.Exclusive)
 	env.RegisterWorkflow(workflows.Unlock)
-	env.RegisterActivityWithOptions(func(context.Context) (activities.Locks, error) { return activities.Locks{}, nil }, activity.RegisterOptions{Name: "FindLocks"})
+	env.RegisterActivityWithOptions(func(context.Context, string) (activities.Locks, error) { return activities.Locks{}, nil }, activity.RegisterOptions{Name: "FindLocks"})
 	for name, does := range map[string]func() (any, error){
 		"PlanRetention": func() (any, error) { return s.plan, nil },
 		"MarkMissing":   func() (any, error) { return s.plan.Marks, nil },
@@ -46,7 +46,7 @@ func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.Retai
 			return s.plan.Remove, nil
 		},
 	} {
-		env.RegisterActivityWithOptions(func(_ context.Context, got retention.Rules) (any, error) {
+		env.RegisterActivityWithOptions(func(_ context.Context, got activities.RetainInput) (any, error) {
 			require.Equal(t, in, got)
 			s.calls = append(s.calls, name)
 			return does()
@@ -62,7 +62,7 @@ func (s *shelf) retain(t *testing.T, in retention.Rules) (result workflows.Retai
 
 func TestRetainRemovesWhatNoRuleKeeps(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9, Remove: 4}, Marks: 2}, locked: 9}
-	result, err := s.retain(t, retention.Rules{Policy: retention.Policy{Daily: 7}})
+	result, err := s.retain(t, activities.RetainInput{Rules: retention.Rules{Policy: retention.Policy{Daily: 7}}, Repository: "offsite"})
 	require.NoError(t, err, "%d calls", len(s.calls))
 	require.Equal(t, workflows.RetainResult{Plan: s.plan, Marked: 2, Removed: 4}, result)
 	require.Len(t, s.calls, 12, "it waits for a repository that is locked")
@@ -70,20 +70,20 @@ func TestRetainRemovesWhatNoRuleKeeps(t *testing.T) {
 
 func TestRetainDoesNothingWhereNothingIsToBeDone(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9}}}
-	_, err := s.retain(t, retention.Rules{})
+	_, err := s.retain(t, activities.RetainInput{})
 	require.NoError(t, err)
 	require.Equal(t, []string{"PlanRetention"}, s.calls)
 }
 
 func TestRetainIsRefused(t *testing.T) {
 	s := &shelf{plan: activities.RetentionPlan{Tally: retention.Tally{Backups: 9, Remove: 8}, Marks: 1, Refusal: "so much"}}
-	_, err := s.retain(t, retention.Rules{})
+	_, err := s.retain(t, activities.RetainInput{})
 	require.Equal(t, backup.RetentionRefused, activities.ClassOf(err))
 	require.ErrorContains(t, err, "nothing was removed: so much. `ammonite retain --dry-run`")
 	require.Equal(t, []string{"PlanRetention"}, s.calls)
-	_, err = s.retain(t, retention.Rules{Force: true})
+	_, err = s.retain(t, activities.RetainInput{Rules: retention.Rules{Force: true}})
 	require.NoError(t, err)
 
-	_, err = (&shelf{}).retain(t, retention.Rules{Share: 7})
+	_, err = (&shelf{}).retain(t, activities.RetainInput{Rules: retention.Rules{Share: 7}})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(err))
 }

@@ -135,10 +135,13 @@ func (s *sweep) startPage(ctx workflow.Context) error {
 
 // room reports whether a backup of the volume may be started now.
 func (s *sweep) room(ref activities.SweepRef) bool {
-	pool, cluster := s.busy.Pools[ref.Place()], 0
+	pool, repository, cluster := s.busy.Pools[ref.Place()], s.busy.Repositories[ref.Repository], 0
 	for _, run := range s.inFlight {
 		if run.Ref.Place() == ref.Place() {
 			pool++
+		}
+		if run.Ref.Repository == ref.Repository {
+			repository++
 		}
 		if run.Ref.Cluster == ref.Cluster {
 			cluster++
@@ -148,8 +151,7 @@ func (s *sweep) room(ref activities.SweepRef) bool {
 	if s.spared[ref.Cluster] != "" && cluster >= max(s.load.HeldBackTo, 0) {
 		return false
 	}
-	// There is one repository so far.
-	return total < s.limits.Total && total < s.limits.PerRepository && pool < s.limits.PerPool
+	return total < s.limits.Total && repository < s.limits.PerRepository && pool < s.limits.PerPool
 }
 
 // askCeph finds out, now and then, what the clusters bear whose volumes are next.

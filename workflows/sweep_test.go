@@ -18,6 +18,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/placement"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
@@ -25,7 +26,9 @@ import (
 // fleet stands for a cluster's volumes and their backups. Which are due is decided
 // by the real PlanSweep.
 type fleet struct {
-	env *testsuite.TestWorkflowEnvironment
+	// rules say into which repository backups go.
+	rules *placement.Rules
+	env   *testsuite.TestWorkflowEnvironment
 
 	mu         sync.Mutex
 	candidates []selection.Candidate
@@ -66,6 +69,7 @@ func newFleet(t *testing.T, volumes int) *fleet {
 	f.env.RegisterWorkflow(workflows.Sweep)
 	f.env.RegisterWorkflowWithOptions(f.backUp, workflow.RegisterOptions{Name: workflows.BackupVolumeName})
 	control := &activities.Control{Claims: f, Runs: f}
+	f.rules = &control.Placement
 	for name, does := range map[string]any{"PlanSweep": f.plan(control), "Load": f.askCeph, "AwaitRuns": control.AwaitRuns} {
 		f.env.RegisterActivityWithOptions(does, activity.RegisterOptions{Name: name})
 	}
@@ -101,6 +105,10 @@ func (f *fleet) askCeph(_ context.Context, in activities.LoadInput) ([]activitie
 		loads = append(loads, activities.ClusterLoad{Cluster: id, Reason: f.load[id]})
 	}
 	return loads, nil
+}
+
+func (f *fleet) Subject(context.Context, backup.Claim) (placement.Subject, error) {
+	return placement.Subject{}, nil
 }
 
 func (f *fleet) Candidates(context.Context, string) ([]selection.Candidate, error) {
@@ -239,6 +247,21 @@ func TestSweepKeepsItsLimits(t *testing.T) {
 	require.Equal(t, 7, f.most[""])
 	require.Equal(t, 4, f.most["pool-0"])
 	require.Equal(t, 4, f.most["pool-1"])
+}
+
+// TestSweepKeepsTheLimitOfEachRepository sends the backups of one of two pools elsewhere.
+func TestSweepKeepsTheLimitOfEachRepository(t *testing.T) {
+	f := newFleet(t, 40)
+	for i := range f.candidates {
+		f.candidates[i].Labels = map[string]string{"pool": f.candidates[i].Pool}
+	}
+	f.rules.Rules = []placement.Rule{{Repository: "offsite", Namespaces: placement.Namespaces{"*"}, Labels: map[string]string{"pool": "pool-0"}}}
+	in := everything
+	in.Limits = workflows.SweepLimits{Total: 20, PerPool: 20, PerRepository: 3}
+	require.Equal(t, 40, f.sweep(t, in).Succeeded)
+	require.Equal(t, 3, f.most["pool-0"])
+	require.Equal(t, 3, f.most["pool-1"])
+	require.Equal(t, 6, f.most[""])
 }
 
 func TestSweepCountsBackupsBesideItsOwn(t *testing.T) {

@@ -14,7 +14,8 @@ import (
 const (
 	// UnlockName is the workflow type.
 	UnlockName = "Unlock"
-	// UnlockID is the ID of the one run that there is at a time.
+	// UnlockID is the ID, see backup.RepositoryID, of the one run that there is for a
+	// repository at a time.
 	UnlockID = "unlock"
 )
 
@@ -25,16 +26,21 @@ type UnlockResult struct {
 	Left    activities.Locks `json:"left,omitzero"`
 }
 
-// Unlock removes the locks of the repository whose holders are provably gone: those of
+// UnlockInput says which repository to look at; its zero value is the default one.
+type UnlockInput struct {
+	Repository string `json:"repository,omitempty"`
+}
+
+// Unlock removes the locks of a repository whose holders are provably gone: those of
 // runs that have ended, or are not at work on the repository, and those that nobody has
 // renewed for longer than restic itself believes in its lock. All times are those of
 // one clock. Whoever meets a lock starts it.
-func Unlock(ctx workflow.Context) (result UnlockResult, err error) {
+func Unlock(ctx workflow.Context, in UnlockInput) (result UnlockResult, err error) {
 	defer func() { err = asFailure(err, result) }()
 	looking := workflow.WithActivityOptions(ctx, apiCall("the repository's locks"))
 	look := func() error {
 		result.Left = activities.Locks{}
-		return workflow.ExecuteActivity(looking, upkeep.FindLocks).Get(ctx, &result.Left)
+		return workflow.ExecuteActivity(looking, upkeep.FindLocks, in.Repository).Get(ctx, &result.Left)
 	}
 	remove := func(step any, args ...any) error {
 		var removed []backup.Lock
@@ -49,7 +55,7 @@ func Unlock(ctx workflow.Context) (result UnlockResult, err error) {
 		return result, err
 	}
 	if len(result.Left.Ended) > 0 {
-		if err := remove(upkeep.RemoveEndedLocks); err != nil {
+		if err := remove(upkeep.RemoveEndedLocks, in.Repository); err != nil {
 			return result, err
 		}
 	}
@@ -57,19 +63,19 @@ func Unlock(ctx workflow.Context) (result UnlockResult, err error) {
 		if err := workflow.Sleep(ctx, silentLock); err != nil {
 			return result, err
 		}
-		return result, remove(upkeep.RemoveSilentLocks, seen)
+		return result, remove(upkeep.RemoveSilentLocks, seen, in.Repository)
 	}
 	return result, nil
 }
 
 // haveUnlocked starts Unlock, unless it is under way, and does not wait for its end.
-func haveUnlocked(ctx workflow.Context) {
+func haveUnlocked(ctx workflow.Context, repository string) {
 	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:        UnlockID,
+		WorkflowID:        backup.RepositoryID(UnlockID, repository),
 		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
 		StaticSummary:     "Removes locks whose holders are gone",
 	})
-	err := workflow.ExecuteChildWorkflow(ctx, UnlockName).GetChildWorkflowExecution().Get(ctx, nil)
+	err := workflow.ExecuteChildWorkflow(ctx, UnlockName, UnlockInput{Repository: repository}).GetChildWorkflowExecution().Get(ctx, nil)
 	if err != nil && !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
 		workflow.GetLogger(ctx).Warn("could not have the repository's locks looked at", "error", err)
 	}

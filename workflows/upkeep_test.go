@@ -30,7 +30,7 @@ func newEnvironment(does map[string]any) *testsuite.TestWorkflowEnvironment {
 		env.RegisterWorkflow(w)
 	}
 	if does["FindLocks"] == nil {
-		env.RegisterActivityWithOptions(func(context.Context) (activities.Locks, error) { return activities.Locks{}, nil }, activity.RegisterOptions{Name: "FindLocks"})
+		env.RegisterActivityWithOptions(func(context.Context, string) (activities.Locks, error) { return activities.Locks{}, nil }, activity.RegisterOptions{Name: "FindLocks"})
 	}
 	for name, f := range does {
 		env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
@@ -43,12 +43,12 @@ func classed(class backup.Class) error {
 }
 
 func TestPruneTellsGrowth(t *testing.T) {
-	env := newEnvironment(map[string]any{"Prune": func(_ context.Context, in backup.PruneLimits) (activities.Pruned, error) {
-		require.Equal(t, backup.PruneLimits{MaxUnused: "1%"}, in)
+	env := newEnvironment(map[string]any{"Prune": func(_ context.Context, in activities.PruneInput) (activities.Pruned, error) {
+		require.Equal(t, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "1%"}}, in)
 		return activities.Pruned{Pruned: restic.Pruned{Freed: 5, Size: 100}, Backups: 3}, nil
 	}})
 	env.SetLastCompletionResult(workflows.PruneResult{Pruned: activities.Pruned{Pruned: restic.Pruned{Size: 130}}})
-	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{MaxUnused: "1%"})
+	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "1%"}})
 	var result workflows.PruneResult
 	require.NoError(t, env.GetWorkflowError())
 	require.NoError(t, env.GetWorkflowResult(&result))
@@ -56,7 +56,7 @@ func TestPruneTellsGrowth(t *testing.T) {
 	require.Equal(t, 3, result.Backups)
 
 	env = newEnvironment(nil)
-	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{MaxRepack: "all"})
+	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxRepack: "all"}})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(env.GetWorkflowError()))
 }
 
@@ -76,7 +76,7 @@ func TestExclusiveWorkTakesTurns(t *testing.T) {
 		turns = append(turns, in.Wait.Std())
 	})
 	began := env.Now()
-	env.ExecuteWorkflow(workflows.Prune, backup.PruneLimits{})
+	env.ExecuteWorkflow(workflows.Prune, activities.PruneInput{})
 	require.Equal(t, backup.RepositoryLocked, activities.ClassOf(env.GetWorkflowError()))
 	require.Equal(t, []time.Duration{15 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour, 4 * time.Hour}, turns)
 	took := env.Now().Sub(began)
@@ -96,13 +96,13 @@ func TestExclusiveStepRunsUntilItsTurnEnds(t *testing.T) {
 		"busy for too long": {busy: 90, wait: time.Hour, class: backup.RepositoryLocked},
 	} {
 		t.Run(name, func(t *testing.T) {
-			env := newEnvironment(map[string]any{"Prune": func(context.Context, backup.PruneLimits) (activities.Pruned, error) {
+			env := newEnvironment(map[string]any{"Prune": func(context.Context, activities.PruneInput) (activities.Pruned, error) {
 				return activities.Pruned{}, nil
 			}})
 			if test.busy > 0 {
-				env.OnActivity("Prune", mock.Anything, backup.PruneLimits{MaxUnused: "7%"}).After(time.Minute).Return(activities.Pruned{}, classed(backup.RepositoryLocked)).Times(test.busy)
+				env.OnActivity("Prune", mock.Anything, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "7%"}}).After(time.Minute).Return(activities.Pruned{}, classed(backup.RepositoryLocked)).Times(test.busy)
 			}
-			env.OnActivity("Prune", mock.Anything, backup.PruneLimits{MaxUnused: "7%"}).Return(activities.Pruned{Backups: 7}, nil)
+			env.OnActivity("Prune", mock.Anything, activities.PruneInput{PruneLimits: backup.PruneLimits{MaxUnused: "7%"}}).Return(activities.Pruned{Backups: 7}, nil)
 			env.ExecuteWorkflow(workflows.Exclusive, workflows.ExclusiveInput{Step: "Prune", Input: []byte(`{"maxUnused":"7%"}`), Wait: backup.Duration(test.wait)})
 			require.Equal(t, test.class, activities.ClassOf(env.GetWorkflowError()))
 			if test.class == "" {
@@ -119,8 +119,8 @@ func TestExclusiveStepRunsUntilItsTurnEnds(t *testing.T) {
 func verify(t *testing.T, in workflows.VerifyInput, damage backup.Damage, before func(*testsuite.TestWorkflowEnvironment)) (result workflows.VerifyResult, told int, err error) {
 	t.Helper()
 	env := newEnvironment(map[string]any{
-		"CheckRepository": func(_ context.Context, part backup.Subset) (activities.Checked, error) {
-			return activities.Checked{Subset: part, Damage: damage, TouchedCount: 2, Touched: []activities.TouchedBackup{{ID: "a"}, {ID: "b"}}}, nil
+		"CheckRepository": func(_ context.Context, in activities.CheckInput) (activities.Checked, error) {
+			return activities.Checked{Subset: in.Subset, Damage: damage, TouchedCount: 2, Touched: []activities.TouchedBackup{{ID: "a"}, {ID: "b"}}}, nil
 		},
 		"TellDamage": func(_ context.Context, touched []activities.TouchedBackup) error {
 			told = len(touched)
@@ -194,27 +194,27 @@ func TestUnlock(t *testing.T) {
 	ended, living, unknown := backup.Lock{ID: "1", Host: "ended"}, backup.Lock{ID: "2", Host: "living"}, backup.Lock{ID: "3", Host: "laptop"}
 	there := activities.Locks{Ended: []backup.Lock{ended}, Living: []backup.Lock{living}, Unknown: []backup.Lock{unknown}}
 	env := newEnvironment(map[string]any{
-		"FindLocks": func(context.Context) (activities.Locks, error) { return there, nil },
-		"RemoveEndedLocks": func(context.Context) ([]backup.Lock, error) {
+		"FindLocks": func(context.Context, string) (activities.Locks, error) { return there, nil },
+		"RemoveEndedLocks": func(context.Context, string) ([]backup.Lock, error) {
 			removed := there.Ended
 			there.Ended = nil
 			return removed, nil
 		},
-		"RemoveSilentLocks": func(_ context.Context, seen []backup.Lock) ([]backup.Lock, error) {
+		"RemoveSilentLocks": func(_ context.Context, seen []backup.Lock, _ string) ([]backup.Lock, error) {
 			require.Equal(t, []backup.Lock{unknown}, seen)
 			there.Unknown = nil
 			return seen, nil
 		},
 	})
 	began := env.Now()
-	env.ExecuteWorkflow(workflows.Unlock)
+	env.ExecuteWorkflow(workflows.Unlock, workflows.UnlockInput{})
 	require.NoError(t, env.GetWorkflowError())
 	var result workflows.UnlockResult
 	require.NoError(t, env.GetWorkflowResult(&result))
 	require.Equal(t, workflows.UnlockResult{Removed: []backup.Lock{ended, unknown}, Left: activities.Locks{Living: []backup.Lock{living}}}, result)
 	require.Greater(t, env.Now().Sub(began), 30*time.Minute, "restic itself goes on for so long without renewing")
 
-	env = newEnvironment(map[string]any{"FindLocks": func(context.Context) (activities.Locks, error) { return there, nil }})
-	env.ExecuteWorkflow(workflows.Unlock)
+	env = newEnvironment(map[string]any{"FindLocks": func(context.Context, string) (activities.Locks, error) { return there, nil }})
+	env.ExecuteWorkflow(workflows.Unlock, workflows.UnlockInput{})
 	require.NoError(t, env.GetWorkflowError(), "there is nothing to remove")
 }

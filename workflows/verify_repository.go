@@ -29,6 +29,8 @@ type VerifyInput struct {
 	Parts int `json:"parts,omitempty"`
 	// Part is which of them to read, from 1; 0 is the next one.
 	Part int `json:"part,omitempty"`
+	// Repository is which one to check; empty for the default.
+	Repository string `json:"repository,omitempty"`
 }
 
 // Validate returns an InvalidInput failure that says what is wrong.
@@ -50,11 +52,12 @@ func VerifyRepository(ctx workflow.Context, in VerifyInput) (result VerifyResult
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
+	in.Repository = onRepository(ctx, in.Repository)
 	began := workflow.Now(ctx)
 	part := in.subset(ctx)
 	// Step 1. Is anything damaged?
 	reading := workflow.WithActivityOptions(ctx, keeping("structure, and part "+part.String()+" of the data"))
-	if err := workflow.ExecuteActivity(reading, upkeep.CheckRepository, part).Get(ctx, &result.Checked); err != nil {
+	if err := workflow.ExecuteActivity(reading, upkeep.CheckRepository, activities.CheckInput{Subset: part, Repository: in.Repository}).Get(ctx, &result.Checked); err != nil {
 		return result, err
 	}
 	result.Took = backup.Duration(workflow.Now(ctx).Sub(began).Round(time.Second))
@@ -66,7 +69,7 @@ func VerifyRepository(ctx workflow.Context, in VerifyInput) (result VerifyResult
 	if err := workflow.ExecuteActivity(telling, upkeep.TellDamage, result.Touched).Get(ctx, nil); err != nil {
 		workflow.GetLogger(ctx).Warn("the owners of damaged backups could not be told", "error", err)
 	}
-	return result, damaged(result.Checked)
+	return result, damaged(in.Repository, result.Checked)
 }
 
 // subset is which part to read. Temporal hands to a scheduled run how the one before
@@ -86,7 +89,7 @@ func (in VerifyInput) subset(ctx workflow.Context) backup.Subset {
 	return s
 }
 
-func damaged(c activities.Checked) error {
+func damaged(repository string, c activities.Checked) error {
 	var what string
 	switch {
 	case c.Damage.Index:
@@ -97,5 +100,5 @@ func damaged(c activities.Checked) error {
 		what = fmt.Sprintf("the repository is damaged, and %d backups with it", c.TouchedCount)
 	}
 	return backup.Fail(backup.RepositoryDamaged, what, "docs/repository.md says how to repair it. "+
-		"`ammonite repository` names the backups", nil)
+		"`ammonite repositories "+backup.RepositoryName(repository)+"` names the backups", nil)
 }

@@ -53,6 +53,9 @@ const (
 	// AnnotationRetention is on claim or namespace: which backups are kept, as a
 	// retention policy.
 	AnnotationRetention = "retention"
+	// AnnotationRepository is on claim or namespace: into which repository backups go,
+	// as far as the rules of package placement allow.
+	AnnotationRepository = "repository"
 	// AnnotationHold is on the claim: with a value other than empty or "no", none of
 	// the volume's backups is removed.
 	AnnotationHold = "hold"

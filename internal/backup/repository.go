@@ -1,11 +1,47 @@
 package backup
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"time"
 )
+
+// DefaultRepository is the name of the repository that is used where none is named. In
+// inputs and results an empty name stands for it.
+const DefaultRepository = "default"
+
+// RepositoryName is the name for people.
+func RepositoryName(name string) string { return cmp.Or(name, DefaultRepository) }
+
+// RepositoryKey is the name for inputs and results.
+func RepositoryKey(name string) string {
+	if name == DefaultRepository {
+		return ""
+	}
+	return name
+}
+
+// RepositoryID is the ID of the workflow or schedule for one repository, of which there
+// is one for each: the default's is the ID itself.
+func RepositoryID(id, name string) string {
+	if name = RepositoryKey(name); name == "" {
+		return id
+	}
+	return id + "-" + name
+}
+
+var repositoryName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// ValidateRepository returns an InvalidInput failure unless a repository can be called
+// so. An empty name is the default's.
+func ValidateRepository(name string) error {
+	if name == "" || repositoryName.MatchString(name) {
+		return nil
+	}
+	return Fail(InvalidInput, fmt.Sprintf("a repository cannot be called %q", name), "Use small letters, digits and hyphens, 63 at most.", nil)
+}
 
 // PruneLimits say how thorough a prune is. The texts are those of the options of
 // `restic prune`; the defaults are restic's own.

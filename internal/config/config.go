@@ -42,6 +42,9 @@ type Worker struct {
 	AnnotationPrefix string        `envconfig:"AMMONITE_ANNOTATION_PREFIX" default:"cephbackup.hpc.nyu.edu/" desc:"prefix of the annotations on claims and volumes"`
 	InitRepository   bool          `envconfig:"AMMONITE_INIT_REPOSITORY" default:"false" desc:"create the restic repository when it does not exist"`
 
+	Repositories    string `envconfig:"AMMONITE_REPOSITORIES" desc:"directory with a directory for each restic repository beside the one of RESTIC_REPOSITORY, called as it is and holding a file for each of restic's variables, as a mounted Secret does; the same names on all workers"`
+	RepositoryRules string `envconfig:"AMMONITE_REPOSITORY_RULES" desc:"file that says whose backups go into which repository; all into the default one if empty"`
+
 	CephConf     string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
 	CephUser     string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
 	CephClusters string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
@@ -134,6 +137,7 @@ func (w Worker) problems() []string {
 	if w.Control() && w.Kubeconfig != "" {
 		check(readable(w.Kubeconfig) == nil, "KUBECONFIG=%q: %v", w.Kubeconfig, readable(w.Kubeconfig))
 	}
+	check(w.Repositories == "" || strings.HasPrefix(w.Repositories, "/"), "AMMONITE_REPOSITORIES=%q: give an absolute path", w.Repositories)
 	check(w.CephUser != "" && !strings.HasPrefix(w.CephUser, "client."), "AMMONITE_CEPH_USER=%q: give the name without 'client.'", w.CephUser)
 	check(w.CephClusters == "" || strings.HasPrefix(w.CephClusters, "/"), "AMMONITE_CEPH_CLUSTERS=%q: give an absolute path", w.CephClusters)
 	check(oneOf(w.LogLevel, "debug", "info", "warn", "error"), "AMMONITE_LOG_LEVEL=%q: give debug, info, warn or error", w.LogLevel)

@@ -22,15 +22,9 @@ const unfitWidth = 400
 // claim without a volume, or whose volume does not exist, is a candidate that is
 // unfit.
 func (c *Client) Candidate(ctx context.Context, claim backup.Claim) (selection.Candidate, error) {
-	pvc, err := c.api.CoreV1().PersistentVolumeClaims(claim.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return selection.Candidate{}, c.claimGone(ctx, claim, err)
-	}
+	pvc, err := c.claim(ctx, claim)
 	if err != nil {
-		return selection.Candidate{}, explain("reading claim "+claim.String(), err)
-	}
-	if claim.UID != "" && string(pvc.UID) != claim.UID {
-		return selection.Candidate{}, madeAgain(claim)
+		return selection.Candidate{}, err
 	}
 	pv, err := c.volumeNamed(ctx, pvc.Spec.VolumeName)
 	if err != nil {
@@ -70,7 +64,7 @@ func (c *Client) join(pvc *corev1.PersistentVolumeClaim, pv *corev1.PersistentVo
 		Claim: claimOf(pvc), Created: pvc.CreationTimestamp.UTC(),
 		Own:     c.own != "" && pvc.Namespace == c.own,
 		Leaving: pvc.DeletionTimestamp != nil || leaving(ns),
-		OnClaim: c.annotations(pvc.ObjectMeta),
+		OnClaim: c.annotations(pvc.ObjectMeta), Labels: pvc.Labels,
 	}
 	if ns != nil {
 		candidate.OnNamespace = c.annotations(ns.ObjectMeta)

@@ -19,7 +19,7 @@ var known = map[string]bool{
 	backup.AnnotationBackup: true, backup.AnnotationInterval: true, backup.AnnotationGrace: true,
 	backup.AnnotationLastBackup: true, backup.AnnotationLastStart: true,
 	backup.AnnotationBackupNow: true, backup.AnnotationBackupNowAnswered: true,
-	backup.AnnotationRetention: true, backup.AnnotationHold: true,
+	backup.AnnotationRetention: true, backup.AnnotationRepository: true, backup.AnnotationHold: true,
 	backup.AnnotationFailures: true, backup.AnnotationLastFailure: true,
 }
 

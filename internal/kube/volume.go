@@ -18,15 +18,9 @@ import (
 // It returns a VolumeGone failure if the namespace, claim or volume does not
 // exist, and a VolumeUnsupported one if it cannot be backed up as it is.
 func (c *Client) Volume(ctx context.Context, claim backup.Claim) (backup.Volume, error) {
-	pvc, err := c.api.CoreV1().PersistentVolumeClaims(claim.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return backup.Volume{}, c.claimGone(ctx, claim, err)
-	}
+	pvc, err := c.claim(ctx, claim)
 	if err != nil {
-		return backup.Volume{}, explain("reading claim "+claim.String(), err)
-	}
-	if claim.UID != "" && string(pvc.UID) != claim.UID {
-		return backup.Volume{}, madeAgain(claim)
+		return backup.Volume{}, err
 	}
 	if err := checkBound(pvc); err != nil {
 		return backup.Volume{}, err
@@ -39,6 +33,21 @@ func (c *Client) Volume(ctx context.Context, claim backup.Claim) (backup.Volume,
 		return backup.Volume{}, explain("reading volume "+pvc.Spec.VolumeName, err)
 	}
 	return resolve(pvc, pv)
+}
+
+// claim reads a claim. If the given one has a UID, a claim of another UID counts as gone.
+func (c *Client) claim(ctx context.Context, claim backup.Claim) (*corev1.PersistentVolumeClaim, error) {
+	pvc, err := c.api.CoreV1().PersistentVolumeClaims(claim.Namespace).Get(ctx, claim.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, c.claimGone(ctx, claim, err)
+	}
+	if err != nil {
+		return nil, explain("reading claim "+claim.String(), err)
+	}
+	if claim.UID != "" && string(pvc.UID) != claim.UID {
+		return nil, madeAgain(claim)
+	}
+	return pvc, nil
 }
 
 // claimGone says whether the namespace or only the claim is missing. The API

@@ -24,10 +24,12 @@ var (
 		"ACCOUNT_KEY", "ACCOUNT_SAS", "ST_KEY", "_TOKEN"}
 )
 
-// Where the repository is: its address, or a file that holds it.
+// Where the repository is, and what opens it: each itself, or a file that holds it.
 const (
 	repositoryVariable     = "RESTIC_REPOSITORY"
 	repositoryFileVariable = "RESTIC_REPOSITORY_FILE"
+	passwordVariable       = "RESTIC_PASSWORD"
+	passwordFileVariable   = "RESTIC_PASSWORD_FILE"
 )
 
 // shortestSecret is the length in bytes from which a secret is blotted out. A
@@ -100,10 +102,10 @@ func address(values map[string]string) (string, error) {
 }
 
 func checkPassword(values map[string]string) error {
-	if values["RESTIC_PASSWORD"] != "" || values["RESTIC_PASSWORD_COMMAND"] != "" {
+	if values[passwordVariable] != "" || values["RESTIC_PASSWORD_COMMAND"] != "" {
 		return nil
 	}
-	file := values["RESTIC_PASSWORD_FILE"]
+	file := values[passwordFileVariable]
 	if file == "" {
 		return refuse("RESTIC_PASSWORD_FILE is not set", "Set it, or RESTIC_PASSWORD_COMMAND or RESTIC_PASSWORD, to what opens the repository.", nil)
 	}

@@ -50,7 +50,7 @@ func (r Repository) CurrentKey(ctx context.Context, run command.Runner) (Key, er
 }
 
 // passwordVariables say how a repository opens.
-var passwordVariables = []string{"RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND", "RESTIC_KEY_HINT"}
+var passwordVariables = []string{passwordVariable, passwordFileVariable, "RESTIC_PASSWORD_COMMAND", "RESTIC_KEY_HINT"}
 
 // WithPasswordFile is the same repository, opened by the password in a file.
 func (r Repository) WithPasswordFile(file string) Repository {
@@ -58,7 +58,7 @@ func (r Repository) WithPasswordFile(file string) Repository {
 		name, _, _ := strings.Cut(kv, "=")
 		return slices.Contains(passwordVariables, name)
 	})
-	r.Env = append(r.Env, "RESTIC_PASSWORD_FILE="+file)
+	r.Env = append(r.Env, passwordFileVariable+"="+file)
 	return r
 }
 

@@ -38,6 +38,9 @@ type Candidate struct {
 	// Leaving says that the claim or its namespace is being deleted.
 	Leaving bool `json:"leaving,omitempty"`
 
+	// Labels are the claim's.
+	Labels map[string]string `json:"labels,omitempty"`
+
 	OnVolume    Annotations `json:"onVolume,omitempty"`
 	OnNamespace Annotations `json:"onNamespace,omitempty"`
 	OnClaim     Annotations `json:"onClaim,omitempty"`

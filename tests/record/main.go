@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/internal/selection"
@@ -138,7 +139,7 @@ func (r *recorder) retention(ctx context.Context) error {
 		return err
 	}
 	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: workflows.RetainID, TaskQueue: backup.ControlQueue},
-		workflows.RetainName, retention.Rules{Policy: retention.Policy{Yearly: 1}, Force: true})
+		workflows.RetainName, activities.RetainInput{Rules: retention.Rules{Policy: retention.Policy{Yearly: 1}, Force: true}})
 	if err != nil {
 		return err
 	}
@@ -153,14 +154,15 @@ func (r *recorder) retention(ctx context.Context) error {
 }
 
 // upkeep records a prune, with the exclusive run and the look at locks that belong to
-// it, a check, and a look for leftovers.
+// it, a check, a look at the repositories, and one for leftovers.
 func (r *recorder) upkeep(ctx context.Context) error {
 	for _, one := range []struct {
 		name, id, workflow string
 		in                 any
 	}{
-		{"prune", workflows.PruneID, workflows.PruneName, backup.PruneLimits{}},
+		{"prune", workflows.PruneID, workflows.PruneName, activities.PruneInput{}},
 		{"verify", workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+		{"repositories", workflows.RepositoriesID, workflows.RepositoriesName, nil},
 		{"reconcile-all", workflows.ReconcileAllID, workflows.ReconcileName, workflows.ReconcileInput{}},
 	} {
 		run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: one.id, TaskQueue: backup.ControlQueue}, one.workflow, one.in)
