@@ -250,6 +250,8 @@ func (p *fakePlace) open() bool {
 // fakeRepository is a repository in memory.
 type fakeRepository struct {
 	address string
+	// gone says that it does not answer.
+	gone    bool
 	backups []fakeBackup
 	// locked says that a killed restic left its lock.
 	locked bool
@@ -335,6 +337,9 @@ func (r *fakeRepository) Complete(_ context.Context, _ command.Runner, _ restic.
 }
 
 func (r *fakeRepository) Snapshots(_ context.Context, _ command.Runner, f restic.Filter) ([]restic.Snapshot, error) {
+	if r.gone {
+		return nil, errors.New("it does not answer")
+	}
 	var found []restic.Snapshot
 	for _, b := range r.backups {
 		if slices.ContainsFunc(f.Tags, func(tag string) bool { return !b.HasTag(tag) }) {

@@ -43,6 +43,12 @@ type Upkeep struct {
 	// a final failure. Names lists all.
 	Repositories func(name string) (Upkept, error)
 	Names        func() ([]string, error)
+	// Copiers finds what copies from one repository into another.
+	Copiers func(from, to string) (Copier, error)
+	// InitRepository lets one be made that is copied into, and is missing.
+	InitRepository bool
+	// Turns tells when other work needs a repository for itself.
+	Turns Queue
 	// Run runs what only reads.
 	Run command.Runner
 	// Open makes the place in which restic works alone on the repository, and says
@@ -54,11 +60,20 @@ type Upkeep struct {
 }
 
 // inPlace has restic work in a place that ends with this worker, and restic with it:
-// what a repeat finds locked by the run's host name, nobody holds any more.
-func (u *Upkeep) inPlace(ctx context.Context, name string, do func(r Upkept, place command.Runner) error) error {
+// what a repeat finds locked by the run's host name, in the repository and in others that
+// the work reads, nobody holds any more.
+func (u *Upkeep) inPlace(ctx context.Context, name string, do func(r Upkept, place command.Runner) error, others ...string) error {
 	r, err := u.Repositories(name)
 	if err != nil {
 		return err
+	}
+	locked := []Upkept{r}
+	for _, other := range others {
+		r, err := u.Repositories(other)
+		if err != nil {
+			return err
+		}
+		locked = append(locked, r)
 	}
 	info := activity.GetInfo(ctx)
 	host := info.WorkflowExecution.RunID
@@ -68,8 +83,10 @@ func (u *Upkeep) inPlace(ctx context.Context, name string, do func(r Upkept, pla
 	}
 	defer u.close(ctx, place)
 	if named && info.Attempt > 1 {
-		if _, err := r.RemoveLocksOf(ctx, freshProcessIDs{place}, host); err != nil {
-			return err
+		for _, r := range locked {
+			if _, err := r.RemoveLocksOf(ctx, freshProcessIDs{place}, host); err != nil {
+				return err
+			}
 		}
 	}
 	return do(r, place)

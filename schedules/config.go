@@ -35,11 +35,12 @@ type Config struct {
 }
 
 // RepositoryConfig are the schedules of a repository beside the default one. What is zero
-// is as for that one.
+// is as for that one; nothing is copied.
 type RepositoryConfig struct {
 	Retain RetainConfig `json:"retain,omitzero"`
 	Prune  PruneConfig  `json:"prune,omitzero"`
 	Verify VerifyConfig `json:"verify,omitzero"`
+	Copy   CopyConfig   `json:"copy,omitzero"`
 }
 
 // SweepConfig is the schedule of sweeps, and what they go by.

@@ -57,7 +57,12 @@ func (c Config) schedules() ([]schedule, problems) {
 			wrong.add(join("repositories", name), "it is not the name of a repository beside the default one")
 			continue
 		}
-		upkeep(c.upkeepOf(name, zone))
+		k := c.upkeepOf(name, zone)
+		upkeep(k)
+		add(k.copy(func(name string) bool {
+			_, listed := c.Repositories[name]
+			return listed || name == backup.DefaultRepository
+		}))
 	}
 	return all, wrong
 }

@@ -40,6 +40,13 @@ type VerifyConfig struct {
 	Parts int `json:"parts,omitempty"`
 }
 
+// CopyConfig is the schedule of copies into a repository. The zero value is no schedule.
+type CopyConfig struct {
+	Timing
+	// From is the repository that is copied from.
+	From string `json:"from,omitempty"`
+}
+
 // ReconcileConfig is the schedule of looks for what runs left behind. The zero value is
 // the default one.
 type ReconcileConfig struct {
@@ -58,6 +65,8 @@ const (
 	defaultPruneOffset  = 3*24*time.Hour + 12*time.Hour
 	defaultVerifyPeriod = 24 * time.Hour
 	defaultVerifyOffset = 15 * time.Hour
+	defaultCopyPeriod   = 24 * time.Hour
+	defaultCopyOffset   = 7 * time.Hour
 
 	defaultReconcilePeriod = time.Hour
 	// Not when everything else begins.
@@ -88,6 +97,7 @@ const (
 	RetainID = workflows.RetainID
 	PruneID  = workflows.PruneID
 	VerifyID = workflows.VerifyID
+	CopyID   = workflows.CopyID
 )
 
 // upkeep is what keeps one repository.
@@ -101,7 +111,7 @@ type upkeep struct {
 
 // upkeep is that of the default repository.
 func (c Config) upkeep(zone *time.Location) upkeep {
-	return upkeep{RepositoryConfig{c.Retain, c.Prune, c.Verify}, "", "", zone, c.TimeZone}
+	return upkeep{RepositoryConfig{Retain: c.Retain, Prune: c.Prune, Verify: c.Verify}, "", "", zone, c.TimeZone}
 }
 
 // upkeepOf is that of another one.
@@ -122,9 +132,13 @@ func (c Config) upkeepOf(name string, zone *time.Location) upkeep {
 // chore is a schedule of upkeep.
 func (k upkeep) chore(id, workflow, summary string, t timing, input any) schedule {
 	if k.repository != "" {
-		summary += ": " + k.repository
+		summary += " (" + k.repository + ")"
 	}
 	return chore(backup.RepositoryID(id, k.repository), workflow, summary, t, input)
+}
+
+func (k upkeep) rules() retention.Rules {
+	return retention.Rules{Policy: k.Retain.Policy, MissingFor: k.Retain.MissingFor, Share: k.Retain.Share, TimeZone: k.timeZone}
 }
 
 func (k upkeep) retain() (s schedule, enabled bool, wrong problems) {
@@ -133,7 +147,7 @@ func (k upkeep) retain() (s schedule, enabled bool, wrong problems) {
 	}
 	path := join(k.path, "retain")
 	timing, wrong := k.Retain.resolveAt(path, k.zone, defaultRetainPeriod, defaultRetainOffset)
-	in := retention.Rules{Policy: k.Retain.Policy, MissingFor: k.Retain.MissingFor, Share: k.Retain.Share, TimeZone: k.timeZone}
+	in := k.rules()
 	// A wrong zone is told of the whole file.
 	if err := (retention.Rules{MissingFor: in.MissingFor, Share: in.Share}).Validate(); err != nil {
 		wrong.add(path, "%v", err)
@@ -166,6 +180,24 @@ func (k upkeep) verify() (s schedule, enabled bool, wrong problems) {
 		wrong.add(join(path, "parts"), "%v", err)
 	}
 	return k.chore(VerifyID, workflows.VerifyRepositoryName, "Checks the repository", timing, in), timing.enabled, wrong
+}
+
+// copy copies what the repository's own retention keeps. known says which repositories
+// there are.
+func (k upkeep) copy(known func(name string) bool) (s schedule, enabled bool, wrong problems) {
+	if k.Copy == (CopyConfig{}) {
+		return schedule{}, false, nil
+	}
+	path := join(k.path, "copy")
+	timing, wrong := k.Copy.resolveAt(path, k.zone, defaultCopyPeriod, defaultCopyOffset)
+	in := activities.CopyInput{From: backup.RepositoryKey(k.Copy.From), To: k.repository}
+	if k.Retain.Enabled == nil || *k.Retain.Enabled {
+		in.Rules = k.rules()
+	}
+	if k.Copy.From == in.To || !known(k.Copy.From) {
+		wrong.add(join(path, "from"), "%q is not another repository. Give default, or one of repositories", k.Copy.From)
+	}
+	return k.chore(CopyID, workflows.CopyName, "Copies what is in "+k.Copy.From, timing, in), timing.enabled, wrong
 }
 
 // ReconcileID is the name of the schedule of looks for leftovers.

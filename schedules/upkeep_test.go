@@ -34,13 +34,14 @@ func TestSchedulesOfPrunesAndChecks(t *testing.T) {
 
 func TestSchedulesOfEachRepository(t *testing.T) {
 	f := newFake()
-	c := parse(t, "prune: {maxUnused: 10%}\nretain: {policy: 7d}\nrepositories:\n  offsite: {retain: {policy: 12m}, verify: {parts: 7}}\n  archive: {prune: {enabled: false}}")
+	c := parse(t, "prune: {maxUnused: 10%}\nretain: {policy: 7d}\nrepositories:\n  offsite: {retain: {policy: 12m}, verify: {parts: 7}, copy: {from: default, every: 12h}}\n  archive: {prune: {enabled: false}}")
 	text := ""
 	for _, change := range apply(t, f, c) {
 		text += change.String() + "\n"
 	}
 	for _, line := range []string{
 		"retain: create", "prune: create", "prune-offsite: create", "retain-offsite: create", "verify-offsite: create", "retain-archive: create",
+		"copy-offsite: create", "input.to            offsite", "input.rules.policy  monthly=12",
 		"workflow ID       retain-offsite", "input.repository  offsite", "input.policy      monthly=12", "input.repository  archive",
 	} {
 		require.Contains(t, text, line)
@@ -51,8 +52,8 @@ func TestSchedulesOfEachRepository(t *testing.T) {
 	requireSettled(t, f, c)
 	require.Regexp(t, `(?s)retain-archive: create.*input.policy      daily=7`, text, "what it does not say is as for the default")
 
-	_, err := schedules.Parse([]byte("repositories:\n  offsite: {prune: {maxUnused: much}, verify: {every: 1s, part: 3}}\n  default: {}\n  Up: {}"))
-	for _, said := range []string{"repositories.offsite.prune: maxUnused", "repositories.offsite.verify.part: there is no such setting", "repositories.default: it is not the name", "repositories.Up: "} {
+	_, err := schedules.Parse([]byte("repositories:\n  offsite: {prune: {maxUnused: much}, verify: {every: 1s, part: 3},   copy: {from: vault}}\n  default: {}\n  Up: {}"))
+	for _, said := range []string{"repositories.offsite.prune: maxUnused", "repositories.offsite.verify.part: there is no such setting", `repositories.offsite.copy.from: "vault" is not another repository`, "repositories.default: it is not the name", "repositories.Up: "} {
 		require.ErrorContains(t, err, said)
 	}
 	_, err = schedules.Parse([]byte("repositories: [offsite]"))

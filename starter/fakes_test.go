@@ -52,6 +52,7 @@ type fakeTemporal struct {
 	verified     workflows.VerifyResult
 	reconciled   workflows.ReconcileResult
 	looks        []activities.RepositoryLook
+	copied       workflows.CopyResult
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -68,6 +69,7 @@ type fakeTemporal struct {
 	retain     activities.RetainInput
 	prune      activities.PruneInput
 	verify     workflows.VerifyInput
+	copy       activities.CopyInput
 	reconcile  workflows.ReconcileInput
 	described  int
 	cancelled  []string
@@ -88,6 +90,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.retain = in
 	case activities.PruneInput:
 		f.prune = in
+	case activities.CopyInput:
+		f.copy = in
 	case workflows.VerifyInput:
 		f.verify = in
 	case workflows.ReconcileInput:
@@ -96,7 +100,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	want := map[string]string{
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
 		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName,
-		workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
+		workflows.CopyID + "-offsite": workflows.CopyName, workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
@@ -188,6 +192,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.verified
 	case *workflows.ReconcileResult:
 		*result = r.f.reconciled
+	case *workflows.CopyResult:
+		*result = r.f.copied
 	case *[]activities.RepositoryLook:
 		*result = r.f.looks
 	}

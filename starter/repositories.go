@@ -92,7 +92,7 @@ A repository that does not open, or damage, makes the exit code 1.
 		},
 	}
 	addOutputFlag(cmd, &output, formatYAML)
-	cmd.AddCommand(newRotateKeyCommand(s))
+	cmd.AddCommand(newRotateKeyCommand(s), newCopyCommand(s))
 	return cmd
 }
 
@@ -202,6 +202,9 @@ func writeUpkeep(s surroundings, state upkeep.State) error {
 		upkeepRow("verify", state.Verify, s.now(), func(r workflows.VerifyResult) string {
 			return fmt.Sprintf("sound; part %s of the data was read", r.Subset)
 		}),
+	}
+	if state.Copy.Last != nil || state.Copy.Running != nil {
+		rows = append(rows, upkeepRow("copy", state.Copy, s.now(), copiedText))
 	}
 	if err := writeTable(s.stdout, rows); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/retention"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -20,7 +21,7 @@ func TestRepositoryTellsHowItWasKept(t *testing.T) {
 		retained: workflows.RetainResult{Removed: 2, Plan: activities.RetentionPlan{}},
 		verified: workflows.VerifyResult{Checked: activities.Checked{Subset: backup.Subset{Part: 3, Of: 30}}},
 		pages: []*workflowservice.ListWorkflowExecutionsResponse{
-			page(t, "retain", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED), {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED),
+			page(t, "retain", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED), {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED), {},
 		},
 	}
 	out := newWorld(f).execute(t, "repositories", "default")
@@ -29,9 +30,9 @@ func TestRepositoryTellsHowItWasKept(t *testing.T) {
 	require.Contains(t, out.stdout, "not known")
 	require.Contains(t, out.stdout, "sound; part 3/30 of the data was read")
 	require.Equal(t, []string{"WorkflowType = 'Retain' AND AmmoniteRepository IS NULL", "WorkflowType = 'Prune' AND AmmoniteRepository IS NULL",
-		"WorkflowType = 'VerifyRepository' AND AmmoniteRepository IS NULL"}, f.queries)
+		"WorkflowType = 'VerifyRepository' AND AmmoniteRepository IS NULL", "WorkflowType = 'Copy' AND AmmoniteRepository IS NULL"}, f.queries)
 
-	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)}
+	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, page(t, "verify", enumspb.WORKFLOW_EXECUTION_STATUS_FAILED), {}}
 	f.runErr = errDamaged()
 	out = newWorld(f).execute(t, "repositories", "default")
 	require.Equal(t, exitFailed, out.code)
@@ -49,7 +50,7 @@ func TestRepositoriesAreListed(t *testing.T) {
 		},
 		pruned:   workflows.PruneResult{Pruned: activities.Pruned{Pruned: restic.Pruned{Size: 3 << 20}, Backups: 7}},
 		verified: workflows.VerifyResult{Checked: activities.Checked{Subset: backup.Subset{Part: 3, Of: 30}}},
-		pages:    []*workflowservice.ListWorkflowExecutionsResponse{{}, completed("prune"), completed("verify"), {}, {}, {}},
+		pages:    []*workflowservice.ListWorkflowExecutionsResponse{{}, completed("prune"), completed("verify"), {}, {}, {}, {}, {}},
 	}
 	out := newWorld(f).execute(t, "repositories")
 	require.Equal(t, exitSuccess, out.code, out.stderr)
@@ -59,7 +60,7 @@ func TestRepositoriesAreListed(t *testing.T) {
 
 	f.looks = f.looks[1:]
 	f.looks[0].Failure = "wrong password"
-	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, {}}
+	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, {}, {}}
 	out = newWorld(f).execute(t, "repositories")
 	require.Equal(t, exitFailed, out.code)
 	require.Contains(t, out.stdout, "wrong password")
@@ -102,4 +103,20 @@ func TestOneRepositoryIsOpened(t *testing.T) {
 	w.environ = []string{"AMMONITE_REPOSITORIES=" + dir}
 	require.Equal(t, exitSuccess, w.execute(t, "snapshots").code)
 	require.Contains(t, f.command.Env, "RESTIC_REPOSITORY=/default")
+}
+
+func TestCopyByHand(t *testing.T) {
+	w := newWorld(&fakeTemporal{copied: workflows.CopyResult{From: "default", Copied: activities.Copied{Copied: 3, There: 7}}})
+	w.rules = retention.Rules{Policy: retention.Policy{Monthly: 12}}
+	out := w.execute(t, "repositories", "copy", "default", "offsite")
+	require.Equal(t, exitSuccess, out.code, out.stderr)
+	require.Equal(t, "Copied 3 backups from default; 7 were there.\n", out.stdout)
+	require.Equal(t, activities.CopyInput{To: "offsite", Rules: w.rules}, w.temporal.copy)
+	for _, args := range [][]string{{}, {"default"}, {"offsite", "offsite"}, {"default", "Off site"}} {
+		require.Equal(t, exitUsage, w.execute(t, append([]string{"repositories", "copy"}, args...)...).code, "%q", args)
+	}
+
+	w.temporal.copied.There = 0
+	w.temporal.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}, {}, page(t, "copy", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)}
+	require.Regexp(t, `copy .*Copied 3 backups from default; 0 were there`, w.execute(t, "repositories", "offsite").stdout)
 }

@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -21,10 +23,14 @@ import (
 // directory of that name in dir.
 func second(t *testing.T, s *system.System, dir, name string) restic.Repository {
 	t.Helper()
-	server := serveRepositories(t, s, filepath.Join(t.TempDir(), "data"), "--no-auth")
+	return secondAt(t, s, dir, name, "rest:http://"+serveRepositories(t, s, filepath.Join(t.TempDir(), "data"), "--no-auth")+"/")
+}
+
+func secondAt(t *testing.T, s *system.System, dir, name, address string) restic.Repository {
+	t.Helper()
 	at := filepath.Join(dir, name)
 	require.NoError(t, os.MkdirAll(at, 0o700))
-	for file, content := range map[string]string{"RESTIC_REPOSITORY": "rest:http://" + server + "/", "RESTIC_PASSWORD": "of " + name + "\n"} {
+	for file, content := range map[string]string{"RESTIC_REPOSITORY": address, "RESTIC_PASSWORD": "of " + name + "\n"} {
 		require.NoError(t, os.WriteFile(filepath.Join(at, file), []byte(content), 0o600))
 	}
 	r, err := restic.FromDirectory(at)
@@ -32,6 +38,16 @@ func second(t *testing.T, s *system.System, dir, name string) restic.Repository 
 	r.Binary = filepath.Join(s.Lab.BinDir, "restic")
 	require.NoError(t, r.Ensure(t.Context(), command.Exec{}))
 	return r
+}
+
+// sound reports whether a check that reads everything finds nothing, and no lock is left.
+func sound(t *testing.T, r restic.Repository) bool {
+	t.Helper()
+	damage, err := r.Check(t.Context(), command.Exec{}, backup.Subset{Part: 1, Of: 1}, nil)
+	require.NoError(t, err)
+	locks, err := r.Locks(t.Context(), command.Exec{})
+	require.NoError(t, err)
+	return damage.None() && len(locks) == 0
 }
 
 // hostsIn are the hosts of the backups of a repository.
@@ -108,6 +124,15 @@ allow:
 	require.NoError(t, err)
 	require.EqualValues(t, 2, listed.GetCount())
 
+	t.Run("a copy", func(t *testing.T) {
+		out := ammonite(t, s, exitSuccess, "repositories", "copy", "default", "vault").stdout
+		require.Equal(t, "Copied 2 backups from default; 0 were there.\n", out)
+		backedUp("plain")
+		require.Contains(t, ammonite(t, s, exitSuccess, "repositories", "copy", "default", "vault").stdout, "Copied 1 backup from default; 2 were there")
+		require.ElementsMatch(t, []string{host("plain"), host("greedy"), host("plain")}, hostsIn(t, vault))
+		require.True(t, sound(t, vault))
+		requireNothingLeft(t, s)
+	})
 	t.Run("a new password", func(t *testing.T) {
 		next := filepath.Join(t.TempDir(), "next")
 		require.NoError(t, os.WriteFile(next, []byte("another\n"), 0o600))
@@ -124,4 +149,48 @@ allow:
 		requireNothingLeft(t, s)
 		backedUp("plain")
 	})
+}
+
+// TestCopyOutlivesItsWorker kills the control worker while a copy is under way, and a
+// prune waits for it: it goes on, and leaves no lock in either repository.
+func TestCopyOutlivesItsWorker(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	dir := t.TempDir()
+	server := serveRepositories(t, s, filepath.Join(t.TempDir(), "data"), "--no-auth")
+	gate, err := system.NewGate("rest:http://" + server + "/")
+	require.NoError(t, err)
+	t.Cleanup(gate.Close)
+	vault := secondAt(t, s, dir, "vault", gate.Repository)
+	control, err := s.StartControl(t.Context(), "AMMONITE_REPOSITORIES="+dir)
+	require.NoError(t, err)
+	_, err = s.StartNode(t.Context(), "node-a", 1)
+	require.NoError(t, err)
+	claim := claimOf(s, "data")
+	create(t, s, claim, lab.VolumeSpec{Block: true, Size: 16 << 20, Populate: func(device string) error { return writeDisk(device, 4<<20) }})
+	stored := backUp(t, s, claim.Namespace, claim.Name).Stored
+
+	gate.Shut()
+	running := invoke(t, s, "repositories", "copy", "default", "vault")
+	awaitHeld(t, gate)
+	control.Kill()
+	require.NoError(t, control.Start(t.Context()))
+	require.Equal(t, exitAlreadyRunning, invoke(t, s, "repositories", "copy", "default", "vault").wait(t))
+	pruning := invoke(t, s, "prune")
+	gate.Open()
+	require.Equal(t, exitSuccess, running.wait(t), running.output())
+	require.Equal(t, exitSuccess, pruning.wait(t), pruning.output())
+	require.Contains(t, running.stdout, "Copied 1 backup from default")
+	require.True(t, sound(t, vault))
+	require.True(t, sound(t, s.Restic()))
+	require.NotEmpty(t, hostsIn(t, vault))
+
+	disk := func(r restic.Repository, id string) []byte {
+		cmd := exec.CommandContext(t.Context(), r.Binary, "dump", "--no-cache", "--no-lock", id, backup.DiskPath)
+		cmd.Env = append(os.Environ(), r.Env...)
+		content, err := cmd.Output()
+		require.NoError(t, err)
+		return content
+	}
+	require.True(t, bytes.Equal(disk(s.Restic(), stored.ID), disk(vault, "latest")), "the copy is another disk")
 }

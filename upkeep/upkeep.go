@@ -25,6 +25,8 @@ type State struct {
 	Retain Work[workflows.RetainResult] `json:"retain,omitzero"`
 	Prune  Work[workflows.PruneResult]  `json:"prune,omitzero"`
 	Verify Work[workflows.VerifyResult] `json:"verify,omitzero"`
+	// Copy is what was copied into it.
+	Copy Work[workflows.CopyResult] `json:"copy,omitzero"`
 }
 
 // Degraded reports whether the last check found damage.
@@ -72,7 +74,10 @@ func Read(ctx context.Context, c Reader, repository string) (s State, err error)
 	if s.Prune, err = read[workflows.PruneResult](ctx, c, workflows.PruneName, on); err != nil {
 		return s, err
 	}
-	s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName, on)
+	if s.Verify, err = read[workflows.VerifyResult](ctx, c, workflows.VerifyRepositoryName, on); err != nil {
+		return s, err
+	}
+	s.Copy, err = read[workflows.CopyResult](ctx, c, workflows.CopyName, on)
 	return s, err
 }
 

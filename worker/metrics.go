@@ -127,6 +127,9 @@ func kept(ctx context.Context, c upkeep.Reader, names []string) (metrics.Upkeep,
 		if done := state.Verify.Done; done != nil {
 			r.Checked = done.Ended
 		}
+		if done := state.Copy.Done; done != nil {
+			r.Copied = done.Ended
+		}
 		all.Repositories[name] = r
 	}
 	looks, err := upkeep.Reconciled(ctx, c)

@@ -282,6 +282,7 @@ func registerWorkflows(w worker.WorkflowRegistry) {
 		workflows.UnlockName:           workflows.Unlock,
 		workflows.ReconcileName:        workflows.Reconcile,
 		workflows.RepositoriesName:     workflows.Repositories,
+		workflows.CopyName:             workflows.Copy,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/restic"
 	"github.com/ammonite-backup/ammonite/internal/sandbox"
 )
 
@@ -35,7 +36,17 @@ func (p *process) newUpkeep(ctx context.Context) (*activities.Upkeep, error) {
 	return &activities.Upkeep{
 		Repositories: func(name string) (activities.Upkept, error) { return repositories.Find(name) },
 		Names:        repositories.Names,
-		Claims:       p.kubernetes, Runs: workflowRuns{p.temporal}, Run: command.Exec{}, HeartbeatTimeout: p.settings.HeartbeatTimeout,
+		Copiers: func(from, to string) (activities.Copier, error) {
+			source, err := repositories.Find(from)
+			if err != nil {
+				return nil, err
+			}
+			target, err := repositories.Find(to)
+			return restic.Copier{From: source, To: target}, err
+		},
+		InitRepository: p.settings.InitRepository,
+		Turns:          queue{p.temporal},
+		Claims:         p.kubernetes, Runs: workflowRuns{p.temporal}, Run: command.Exec{}, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Open: func(ctx context.Context, hostname string) (activities.Place, bool, error) {
 			return openUpkeep(ctx, runs, hostname, p.log)
 		},

@@ -26,7 +26,7 @@ func newEnvironment(does map[string]any) *testsuite.TestWorkflowEnvironment {
 	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(time.Minute)
-	for _, w := range []any{workflows.Prune, workflows.VerifyRepository, workflows.Exclusive, workflows.Unlock, workflows.Reconcile} {
+	for _, w := range []any{workflows.Prune, workflows.VerifyRepository, workflows.Exclusive, workflows.Unlock, workflows.Reconcile, workflows.Copy} {
 		env.RegisterWorkflow(w)
 	}
 	if does["FindLocks"] == nil {

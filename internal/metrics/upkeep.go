@@ -19,9 +19,9 @@ type Upkeep struct {
 type Repository struct {
 	// Degraded says that the last check found damage.
 	Degraded bool
-	// Checked, Pruned and Retained are when the last check, prune and retention ended
-	// well.
-	Checked, Pruned, Retained time.Time
+	// Checked, Pruned, Retained and Copied are when the last check, prune and retention,
+	// and the last copy into it, ended well.
+	Checked, Pruned, Retained, Copied time.Time
 	// Size is what the repository took after the last prune, in bytes, and Content what
 	// its backups held together.
 	Size, Content uint64
@@ -52,7 +52,7 @@ func (s sink) upkeep(u Upkeep) {
 
 func (s sink) repository(name string, r Repository) {
 	s.send(repositoryDegraded, truth(r.Degraded), name)
-	for work, at := range map[string]time.Time{"retain": r.Retained, "prune": r.Pruned, "verify": r.Checked} {
+	for work, at := range map[string]time.Time{"retain": r.Retained, "prune": r.Pruned, "verify": r.Checked, "copy": r.Copied} {
 		if !at.IsZero() {
 			s.send(repositoryUpkeep, float64(at.Unix()), name, work)
 		}

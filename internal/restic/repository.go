@@ -41,6 +41,10 @@ type Repository struct {
 // Ensure makes an empty repository if there is none. Another process that does
 // the same at the same time is no error.
 func (r Repository) Ensure(ctx context.Context, run command.Runner) error {
+	return r.ensure(ctx, run)
+}
+
+func (r Repository) ensure(ctx context.Context, run command.Runner, options ...string) error {
 	opens := func() error {
 		_, err := r.run(ctx, run, r.command("cat", "--no-lock", "config"))
 		return err
@@ -49,7 +53,7 @@ func (r Repository) Ensure(ctx context.Context, run command.Runner) error {
 	if backup.ClassOf(err) != backup.RepositoryMissing {
 		return err
 	}
-	if _, err = r.run(ctx, run, r.command("init")); err != nil && ctx.Err() == nil && opens() == nil {
+	if _, err = r.run(ctx, run, r.command("init", options...)); err != nil && ctx.Err() == nil && opens() == nil {
 		return nil
 	}
 	return err

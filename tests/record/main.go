@@ -97,11 +97,31 @@ func (r *recorder) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err = r.StartControl(ctx); err != nil {
+	repositories, err := r.second(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err = r.StartControl(ctx, repositories); err != nil {
 		return err
 	}
 	r.a, err = r.StartNode(ctx, "node-a", 1)
 	return err
+}
+
+// second makes a repository beside the default one, and returns the variable that tells
+// workers of it.
+func (r *recorder) second(ctx context.Context) (variable string, err error) {
+	address, err := r.Lab.NewRepository(ctx, r.Namespace+"-second")
+	if err != nil {
+		return "", err
+	}
+	all := filepath.Join(r.Dir, "repositories")
+	at := filepath.Join(all, "second")
+	err = os.MkdirAll(at, 0o700)
+	for name, content := range map[string]string{"RESTIC_REPOSITORY": address, "RESTIC_PASSWORD_FILE": r.Lab.ResticPasswordFile} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(at, name), []byte(content), 0o600))
+	}
+	return "AMMONITE_REPOSITORIES=" + all, err
 }
 
 // start starts the backup of the volume.
@@ -154,7 +174,7 @@ func (r *recorder) retention(ctx context.Context) error {
 }
 
 // upkeep records a prune, with the exclusive run and the look at locks that belong to
-// it, a check, a look at the repositories, and one for leftovers.
+// it, a check, a copy, a look at the repositories, and one for leftovers.
 func (r *recorder) upkeep(ctx context.Context) error {
 	for _, one := range []struct {
 		name, id, workflow string
@@ -162,6 +182,7 @@ func (r *recorder) upkeep(ctx context.Context) error {
 	}{
 		{"prune", workflows.PruneID, workflows.PruneName, activities.PruneInput{}},
 		{"verify", workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+		{"copy", backup.RepositoryID(workflows.CopyID, "second"), workflows.CopyName, activities.CopyInput{To: "second"}},
 		{"repositories", workflows.RepositoriesID, workflows.RepositoriesName, nil},
 		{"reconcile-all", workflows.ReconcileAllID, workflows.ReconcileName, workflows.ReconcileInput{}},
 	} {
