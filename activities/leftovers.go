@@ -33,18 +33,31 @@ type FindLeftoversInput struct {
 	Forgotten bool `json:"forgotten,omitempty"`
 }
 
+// Look is what a look through a Ceph cluster tells beside what is to be removed.
+type Look struct {
+	// Kept says what is not touched, and why.
+	Kept []string `json:"kept,omitempty"`
+	// More is how much there is beyond what is told: the next look finds it.
+	More int `json:"more,omitempty"`
+	// Unseen says what could not be looked at.
+	Unseen string `json:"unseen,omitempty"`
+}
+
+func (l *Look) keep(what fmt.Stringer, why string) {
+	if len(l.Kept) == mostLeftovers {
+		l.More++
+		return
+	}
+	l.Kept = append(l.Kept, fmt.Sprintf("%s: %s", what, why))
+}
+
 // FoundLeftovers are what runs left in a Ceph cluster.
 type FoundLeftovers struct {
+	Look
 	// Leftovers belong to no run that goes on.
 	Leftovers []Leftover `json:"leftovers,omitempty"`
 	// Living counts what belongs to runs that go on, or have only just ended.
 	Living int `json:"living,omitempty"`
-	// Kept says what seems to be nobody's, but is not touched, and why.
-	Kept []string `json:"kept,omitempty"`
-	// More is how many leftovers there are beyond those: the next look finds them.
-	More int `json:"more,omitempty"`
-	// Unseen says what could not be looked at.
-	Unseen string `json:"unseen,omitempty"`
 }
 
 // mostLeftovers bounds what one look returns, as the content of an event.
@@ -69,7 +82,7 @@ func (c *Control) FindLeftovers(ctx context.Context, in FindLeftoversInput) (Fou
 	remnants, err := cluster.Remnants(ctx)
 	if err != nil {
 		if len(remnants) == 0 {
-			return found, toFailure(err)
+			return found, toFailure(shortFailure(err))
 		}
 		found.Unseen = firstWords(err)
 	}
@@ -101,6 +114,14 @@ func firstWords(err error) string {
 	return text
 }
 
+// shortFailure is the failure with no more than its first words.
+func shortFailure(err error) error {
+	if len(err.Error()) <= mostWords {
+		return err
+	}
+	return backup.Message{Class: backup.ClassOf(err), Text: firstWords(err)}.Err()
+}
+
 // sorter decides what becomes of remnants.
 type sorter struct {
 	found     *FoundLeftovers
@@ -123,14 +144,14 @@ func (s *sorter) sort(r backup.Remnant) {
 		s.found.Living++
 		return
 	case !run.Known && !s.in.Forgotten:
-		s.keep(r, "Temporal does not know its run. If no other installation works on this Ceph cluster, `ammonite reconcile --forgotten` removes it")
+		s.found.keep(r, "Temporal does not know its run. If no other installation works on this Ceph cluster, `ammonite reconcile --forgotten` removes it")
 		return
 	case !run.Known:
 		why = "Temporal does not know its run"
 	}
 	if r.Hidden {
 		if !s.cloned[r.Run] {
-			s.keep(r, "Ceph keeps it for a clone that is called otherwise; `rbd children --all --snap-id` shows which")
+			s.found.keep(r, "Ceph keeps it for a clone that is called otherwise; `rbd children --all --snap-id` shows which")
 		}
 		return // it goes with its clone
 	}
@@ -158,14 +179,6 @@ func began(run string) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(id.Time().UnixTime())
-}
-
-func (s *sorter) keep(r backup.Remnant, why string) {
-	if len(s.found.Kept) == mostLeftovers {
-		s.found.More++
-		return
-	}
-	s.found.Kept = append(s.found.Kept, fmt.Sprintf("%s: %s", r, why))
 }
 
 // RunOpen reports whether the run that a leftover belongs to still goes on and

@@ -142,7 +142,7 @@ func TestPredecessorsAreKeptWhileTheyHaveOtherClones(t *testing.T) {
 	var found FoundPredecessor
 	require.NoError(t, value.Get(&found))
 	require.Equal(t, FoundPredecessor{
-		Remnants: []backup.PredecessorRemnant{own}, Kept: []string{"snapshot rbd/a@backup: it has other clones, rbd/somebodys"}, Unseen: "pool one does not answer",
+		Remnants: []backup.PredecessorRemnant{own}, Look: Look{Kept: []string{"snapshot rbd/a@backup: it has other clones, rbd/somebodys"}, Unseen: "pool one does not answer"},
 	}, found)
 	require.Equal(t, "snapshot rbd/b@backup and its clone rbd/backup-b", own.String())
 }

@@ -2,7 +2,6 @@ package activities
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -10,13 +9,8 @@ import (
 
 // FoundPredecessor is what ceph-k8s-backup left in a Ceph cluster.
 type FoundPredecessor struct {
+	Look
 	Remnants []backup.PredecessorRemnant `json:"remnants,omitempty"`
-	// Kept says what is not touched, and why.
-	Kept []string `json:"kept,omitempty"`
-	// More is how many there are beyond those: the next look finds them.
-	More int `json:"more,omitempty"`
-	// Unseen says what could not be looked at.
-	Unseen string `json:"unseen,omitempty"`
 }
 
 // FindPredecessor looks through a whole Ceph cluster for what the predecessor left. It
@@ -31,14 +25,14 @@ func (c *Control) FindPredecessor(ctx context.Context, clusterID string) (FoundP
 	all, err := cluster.PredecessorRemnants(ctx)
 	if err != nil {
 		if len(all) == 0 {
-			return found, toFailure(err)
+			return found, toFailure(shortFailure(err))
 		}
 		found.Unseen = firstWords(err)
 	}
 	for _, r := range all {
 		switch {
 		case len(r.Others) > 0:
-			found.Kept = append(found.Kept, fmt.Sprintf("%s: it has other clones, %s", r, strings.Join(r.Others, ", ")))
+			found.keep(r, "it has other clones, "+strings.Join(r.Others, ", "))
 		case len(found.Remnants) == mostLeftovers:
 			found.More++
 		default:

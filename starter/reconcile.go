@@ -9,14 +9,12 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/temporal"
 
-	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/upkeep"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 func newReconcileCommand(s surroundings) *cobra.Command {
 	var in workflows.ReconcileInput
-	var grace string
 	var output format
 	var where clusterOptions
 	cmd := &cobra.Command{
@@ -38,24 +36,18 @@ good first, and look at what --dry-run shows: somebody else may call a snapshot 
   ammonite reconcile --grace 1m
   ammonite reconcile --predecessor --dry-run`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) (err error) {
-			if grace != "" {
-				in.Grace, err = backup.ParseDuration(grace)
-			}
-			return err
-		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if in.Predecessor {
 				return classed(reconcilePredecessor(cmd.Context(), s, where, in, output))
 			}
-			return classed(runReconcile(cmd.Context(), s, in, func(*workflows.ReconcileResult) error { return nil }, output))
+			return classed(runReconcile(cmd.Context(), s, in, output))
 		},
 	}
 	cmd.Flags().BoolVar(&in.Predecessor, "predecessor", false, "look for what ceph-k8s-backup left instead")
 	addClusterFlags(cmd, &where)
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "only say what would be removed")
 	cmd.Flags().BoolVar(&in.Forgotten, "forgotten", false, "remove also what bears the name of a run that Temporal does not know")
-	cmd.Flags().StringVar(&grace, "grace", "", "leave alone what ended within this `TIME` (default "+workflows.DefaultGrace.String()+")")
+	cmd.Flags().TextVar(&in.Grace, "grace", workflows.DefaultGrace, "leave alone what ended within this `TIME`")
 	cmd.MarkFlagsMutuallyExclusive("predecessor", "forgotten")
 	cmd.MarkFlagsMutuallyExclusive("predecessor", "grace")
 	addOutputFlag(cmd, &output, formatYAML)
@@ -63,10 +55,16 @@ good first, and look at what --dry-run shows: somebody else may call a snapshot 
 }
 
 // runReconcile has control workers look for leftovers, and tells what came of it.
-func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInput, finish func(*workflows.ReconcileResult) error, output format) error {
+func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInput, output format) error {
+	result, failed := reconcile(ctx, s, in)
+	return showReconciled(s, in, result, failed, output)
+}
+
+// reconcile returns also what a look that failed came to, and nil if there was none.
+func reconcile(ctx context.Context, s surroundings, in workflows.ReconcileInput) (*workflows.ReconcileResult, error) {
 	c, err := s.connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
 	id := workflows.ReconcileAllID
@@ -74,22 +72,27 @@ func runReconcile(ctx context.Context, s surroundings, in workflows.ReconcileInp
 		id = workflows.ReconcileOtherID
 	}
 	var result workflows.ReconcileResult
-	failed := runChore(ctx, c, chore{
+	err = runChore(ctx, c, chore{
 		id: id, workflow: workflows.ReconcileName, summary: "Removes what runs left behind", name: "a look for leftovers",
 	}, in, &result)
-	var with *temporal.ApplicationError
+	var failed *temporal.ApplicationError
 	switch {
-	case errors.As(failed, &with) && with.HasDetails():
-		_ = with.Details(&result)
-	case failed != nil:
-		return failed
-	default:
-		failed = finish(&result)
+	case err == nil:
+		return &result, nil
+	case errors.As(err, &failed) && failed.HasDetails() && failed.Details(&result) == nil:
+		return &result, err
 	}
-	if output.structured() {
+	return nil, err
+}
+
+func showReconciled(s surroundings, in workflows.ReconcileInput, result *workflows.ReconcileResult, failed error, output format) error {
+	switch {
+	case result == nil:
+		return failed
+	case output.structured():
 		return errors.Join(failed, output.write(s.stdout, result))
 	}
-	return errors.Join(failed, writeReconciled(s.stdout, in.DryRun, result))
+	return errors.Join(failed, writeReconciled(s.stdout, in.DryRun, *result))
 }
 
 // reconcilePredecessor adds what there is in Kubernetes to what control workers do in
@@ -108,7 +111,8 @@ func reconcilePredecessor(ctx context.Context, s surroundings, where clusterOpti
 			return exit(exitAlreadyRunning, fmt.Errorf("ceph-k8s-backup is still at work: `kubectl get %s`. Suspend its CronJob and wait for the end of its Jobs, or delete them", o))
 		}
 	}
-	return runReconcile(ctx, s, in, func(result *workflows.ReconcileResult) error {
+	result, failed := reconcile(ctx, s, in)
+	if failed == nil {
 		if !in.DryRun {
 			if err := c.RemovePredecessorObjects(ctx, objects); err != nil {
 				return unreachable(err)
@@ -117,8 +121,8 @@ func reconcilePredecessor(ctx context.Context, s surroundings, where clusterOpti
 		for _, o := range objects {
 			result.Removed = append(result.Removed, o.String())
 		}
-		return nil
-	}, output)
+	}
+	return showReconciled(s, in, result, failed, output)
 }
 
 func writeReconciled(w io.Writer, dryRun bool, r workflows.ReconcileResult) error {

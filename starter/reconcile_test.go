@@ -86,7 +86,7 @@ func TestReconcileAfterThePredecessor(t *testing.T) {
 	out = w.execute(t, "reconcile", "--predecessor", "--dry-run")
 	require.Equal(t, exitSuccess, out.code, out.stderr)
 	require.Contains(t, out.stdout, "would be removed  snapshot rbd/a@backup\nwould be removed  -n ceph-backup job/one\nwould be removed  persistentvolume/two\n3 would be removed")
-	require.Equal(t, workflows.ReconcileInput{DryRun: true, Predecessor: true}, w.temporal.reconcile)
+	require.Equal(t, workflows.ReconcileInput{DryRun: true, Grace: workflows.DefaultGrace, Predecessor: true}, w.temporal.reconcile)
 	require.Empty(t, w.claims.deleted)
 
 	require.Equal(t, exitSuccess, w.execute(t, "reconcile", "--predecessor").code)

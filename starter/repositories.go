@@ -36,12 +36,12 @@ func (n *repositoryFlag) Type() string { return "NAME" }
 
 // addRepositoryFlag adds --repository of a command that control workers carry out.
 func addRepositoryFlag(cmd *cobra.Command, name *repositoryFlag) {
-	cmd.Flags().Var(name, "repository", "the repository, as `ammonite repositories` lists it")
+	cmd.Flags().Var(name, "repository", "the repository of this `NAME`, as \"ammonite repositories\" lists it")
 }
 
 // addOpenedFlag adds --repository of a command that opens it itself.
 func addOpenedFlag(cmd *cobra.Command, name *repositoryFlag) {
-	cmd.Flags().Var(name, "repository", "the repository: the one in the environment, or the directory of this NAME in "+repositoriesVariable)
+	cmd.Flags().Var(name, "repository", "the repository: the one in the environment, or the directory of this `NAME` in "+repositoriesVariable)
 }
 
 // repository is the one of that name: the default one is in the environment, unless that

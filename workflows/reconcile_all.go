@@ -73,45 +73,70 @@ func clusterName(id string) string {
 
 func reconcileCluster(ctx workflow.Context, cluster string, in ReconcileInput, result *ReconcileResult) {
 	name := clusterName(cluster)
-	left := func(what string, err error) { result.Left = append(result.Left, what+": "+reason(err)) }
 	var found activities.FoundLeftovers
 	looking := workflow.WithActivityOptions(ctx, lookingEverywhere(name))
 	err := workflow.ExecuteActivity(looking, control.FindLeftovers, activities.FindLeftoversInput{
 		ClusterID: cluster, Now: workflow.Now(ctx), Grace: in.Grace, Forgotten: in.Forgotten,
 	}).Get(ctx, &found)
 	if err != nil {
-		left(name, err)
+		result.left(name, err)
 		return
 	}
-	if found.Unseen != "" {
-		left(name, errors.New(found.Unseen))
-	}
-	if found.More > 0 {
-		left(name, fmt.Errorf("%d more leftovers were not looked at", found.More))
-	}
+	result.looked(name, found.Look)
 	result.Running += found.Living
-	result.Kept = append(result.Kept, found.Kept...)
-	all := workflow.NewWaitGroup(ctx)
+	removals := make([]removal, 0, len(found.Leftovers))
 	for _, leftover := range found.Leftovers {
-		line := leftover.What + ": " + leftover.Why
+		removals = append(removals, removal{leftover.What, ": " + leftover.Why, func(ctx workflow.Context) (bool, error) {
+			// Temporal is asked once more, about a run that was reset meanwhile.
+			return reconcile(ctx, leftover, leftover.WorkflowID == "", reconcilingForNow)
+		}})
+	}
+	result.remove(ctx, in, removals)
+}
+
+// left notes what could not be cleaned up.
+func (r *ReconcileResult) left(what string, err error) {
+	r.Left = append(r.Left, what+": "+reason(err))
+}
+
+// looked notes what a look through a Ceph cluster tells.
+func (r *ReconcileResult) looked(cluster string, l activities.Look) {
+	if l.Unseen != "" {
+		r.left(cluster, errors.New(l.Unseen))
+	}
+	if l.More > 0 {
+		r.left(cluster, fmt.Errorf("%d more leftovers were not looked at", l.More))
+	}
+	r.Kept = append(r.Kept, l.Kept...)
+}
+
+// removal removes something, unless its run goes on after all.
+type removal struct {
+	what, why string
+	remove    func(ctx workflow.Context) (removed bool, err error)
+}
+
+// remove removes everything at once, or only notes what would be removed.
+func (r *ReconcileResult) remove(ctx workflow.Context, in ReconcileInput, removals []removal) {
+	all := workflow.NewWaitGroup(ctx)
+	for _, one := range removals {
 		if in.DryRun {
-			result.Removed = append(result.Removed, line)
+			r.Removed = append(r.Removed, one.what+one.why)
 			continue
 		}
 		all.Add(1)
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer all.Done()
-			// Temporal is asked once more, about a run that was reset meanwhile.
-			cleaned, err := reconcile(ctx, leftover, leftover.WorkflowID == "", reconcilingForNow)
+			removed, err := one.remove(ctx)
 			switch {
 			case err != nil:
-				left(leftover.What, err)
-			case cleaned:
-				result.Cleaned++
-				result.Removed = append(result.Removed, line)
-				workflow.GetLogger(ctx).Info("removed what a run left behind", "what", leftover.What, "why", leftover.Why)
+				r.left(one.what, err)
+			case removed:
+				r.Cleaned++
+				r.Removed = append(r.Removed, one.what+one.why)
+				workflow.GetLogger(ctx).Info("removed what was left behind", "what", one.what+one.why)
 			default:
-				result.Running++
+				r.Running++
 			}
 		})
 	}
@@ -123,7 +148,7 @@ func reconcileLocks(ctx workflow.Context, in ReconcileInput, result *ReconcileRe
 	var names []string
 	listing := workflow.WithActivityOptions(ctx, apiCall("the repositories"))
 	if err := workflow.ExecuteActivity(listing, upkeep.RepositoryNames).Get(ctx, &names); err != nil {
-		result.Left = append(result.Left, "the repositories' locks: "+reason(err))
+		result.left("the repositories' locks", err)
 		return
 	}
 	for _, name := range names {
@@ -131,7 +156,7 @@ func reconcileLocks(ctx workflow.Context, in ReconcileInput, result *ReconcileRe
 		var locks activities.Locks
 		looking := workflow.WithActivityOptions(ctx, apiCall("locks of repository "+name))
 		if err := workflow.ExecuteActivity(looking, upkeep.FindLocks, repository).Get(ctx, &locks); err != nil {
-			result.Left = append(result.Left, "locks of repository "+name+": "+reason(err))
+			result.left("locks of repository "+name, err)
 			continue
 		}
 		if result.Locks == nil {

@@ -98,7 +98,7 @@ func leftover(run string) activities.Leftover {
 func TestReconcileLooksEverywhere(t *testing.T) {
 	c := &clusters{running: "reset", found: map[string]activities.FoundLeftovers{
 		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b"), leftover("reset")}, Living: 2},
-		"two": {Leftovers: []activities.Leftover{leftover("c")}, Kept: []string{"snapshot x: not ours"}},
+		"two": {Leftovers: []activities.Leftover{leftover("c")}, Look: activities.Look{Kept: []string{"snapshot x: not ours"}}},
 	}, repositories: []string{"default", "offsite"},
 		locks: activities.Locks{Ended: []backup.Lock{{ID: "1"}}, Living: []backup.Lock{{ID: "2"}}}, otherLocks: activities.Locks{Living: []backup.Lock{{ID: "3"}}}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{})
@@ -117,7 +117,7 @@ func TestReconcileLooksEverywhere(t *testing.T) {
 
 func TestReconcileGoesOnWithoutWhatDoesNotAnswer(t *testing.T) {
 	c := &clusters{stuck: "b", repositories: []string{"default", "offsite"}, noLocks: errors.New("no storage"), found: map[string]activities.FoundLeftovers{
-		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b")}, Unseen: "pool p does not answer", More: 3},
+		"one": {Leftovers: []activities.Leftover{leftover("a"), leftover("b")}, Look: activities.Look{Unseen: "pool p does not answer", More: 3}},
 	}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{})
 	require.Equal(t, map[string]bool{"a": true}, c.cleaned)
@@ -159,7 +159,7 @@ func TestReconcileRemovesWhatThePredecessorLeft(t *testing.T) {
 		return backup.PredecessorRemnant{Image: backup.Image{Pool: "rbd", Name: id}, ID: id}
 	}
 	c := &clusters{predecessor: map[string]activities.FoundPredecessor{
-		"one": {Remnants: []backup.PredecessorRemnant{remnant("a"), remnant("b")}, Kept: []string{"it has other clones"}},
+		"one": {Remnants: []backup.PredecessorRemnant{remnant("a"), remnant("b")}, Look: activities.Look{Kept: []string{"it has other clones"}}},
 		"two": {Remnants: []backup.PredecessorRemnant{remnant("a")}},
 	}}
 	result, err := c.reconcile(t, workflows.ReconcileInput{Predecessor: true, DryRun: true})
@@ -176,7 +176,7 @@ func TestReconcileRemovesWhatThePredecessorLeft(t *testing.T) {
 	require.Zero(t, c.looks.Load())
 
 	c.stuck = "b"
-	c.predecessor["two"] = activities.FoundPredecessor{Unseen: "pool p does not answer", More: 7}
+	c.predecessor["two"] = activities.FoundPredecessor{Look: activities.Look{Unseen: "pool p does not answer", More: 7}}
 	result, err = c.reconcile(t, workflows.ReconcileInput{Predecessor: true})
 	require.ErrorContains(t, err, "snapshot rbd/b@backup: ")
 	require.ErrorContains(t, err, "pool p does not answer")

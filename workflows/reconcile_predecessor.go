@@ -1,9 +1,6 @@
 package workflows
 
 import (
-	"errors"
-	"fmt"
-
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/activities"
@@ -13,40 +10,20 @@ import (
 // tells whether it is at work: whoever asks for this knows that it is not.
 func reconcilePredecessor(ctx workflow.Context, cluster string, in ReconcileInput, result *ReconcileResult) {
 	name := clusterName(cluster)
-	left := func(what string, err error) { result.Left = append(result.Left, what+": "+reason(err)) }
 	var found activities.FoundPredecessor
 	looking := workflow.WithActivityOptions(ctx, lookingEverywhere(name))
 	if err := workflow.ExecuteActivity(looking, control.FindPredecessor, cluster).Get(ctx, &found); err != nil {
-		left(name, err)
+		result.left(name, err)
 		return
 	}
-	if found.Unseen != "" {
-		left(name, errors.New(found.Unseen))
-	}
-	if found.More > 0 {
-		left(name, fmt.Errorf("%d more leftovers were not looked at", found.More))
-	}
-	result.Kept = append(result.Kept, found.Kept...)
-	all := workflow.NewWaitGroup(ctx)
+	result.looked(name, found.Look)
+	removals := make([]removal, 0, len(found.Remnants))
 	for _, remnant := range found.Remnants {
-		line := remnant.String()
-		if in.DryRun {
-			result.Removed = append(result.Removed, line)
-			continue
-		}
-		all.Add(1)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			defer all.Done()
-			ctx = workflow.WithActivityOptions(ctx, reconcilingForNow(line))
-			err := workflow.ExecuteActivity(ctx, control.RemovePredecessor, activities.RemovePredecessorInput{ClusterID: cluster, Remnant: remnant}).Get(ctx, nil)
-			if err != nil {
-				left(line, err)
-				return
-			}
-			result.Cleaned++
-			result.Removed = append(result.Removed, line)
-			workflow.GetLogger(ctx).Info("removed what the predecessor left behind", "what", line)
-		})
+		removals = append(removals, removal{what: remnant.String(), remove: func(ctx workflow.Context) (bool, error) {
+			ctx = workflow.WithActivityOptions(ctx, reconcilingForNow(remnant.String()))
+			in := activities.RemovePredecessorInput{ClusterID: cluster, Remnant: remnant}
+			return true, workflow.ExecuteActivity(ctx, control.RemovePredecessor, in).Get(ctx, nil)
+		}})
 	}
-	all.Wait(ctx)
+	result.remove(ctx, in, removals)
 }

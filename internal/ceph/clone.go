@@ -276,11 +276,11 @@ func listClones(ctx context.Context, conn *rados.Conn, pool, run string) ([]Clon
 	var clones []Clone
 	for _, namespace := range namespaces {
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
-			names, err := place{ioctx, pool, namespace}.cloneNames()
+			images, err := place{ioctx, pool, namespace}.images()
 			if err != nil {
 				return err
 			}
-			for _, name := range names {
+			for _, name := range cloneNames(images) {
 				r, attempt, _ := backup.ParseCloneName(name)
 				if run != "" && r != run {
 					continue

@@ -18,56 +18,36 @@ import (
 // looked into, beside what was found.
 func (c *Cluster) PredecessorRemnants(ctx context.Context) ([]backup.PredecessorRemnant, error) {
 	return read(ctx, c, func(conn *rados.Conn) ([]backup.PredecessorRemnant, error) {
-		pools, err := conn.ListPools()
-		if err != nil {
-			return nil, explain("listing the pools", err)
-		}
-		var found []backup.PredecessorRemnant
-		var unseen error
-		for _, pool := range pools {
-			more, err := predecessorIn(ctx, conn, pool)
-			if err != nil && !missing(err) && !forbidden(err) {
-				unseen = errors.Join(unseen, explain("looking through pool "+pool, err))
-			}
-			found = append(found, more...)
-		}
-		return found, unseen
+		return lookThroughPools(conn, func(pool string) (found []backup.PredecessorRemnant, err error) {
+			// The predecessor knows no RADOS namespaces.
+			err = inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
+				p := place{ioctx, pool, ""}
+				images, err := p.images()
+				var unseen error
+				found, unseen = lookAt(ctx, p, images, p.predecessors)
+				return errors.Join(err, unseen)
+			})
+			return found, err
+		})
 	})
-}
-
-// predecessorIn looks through a pool. The predecessor knows no RADOS namespaces.
-func predecessorIn(ctx context.Context, conn *rados.Conn, pool string) (found []backup.PredecessorRemnant, err error) {
-	err = inPool(conn, pool, "", func(ioctx *rados.IOContext) error {
-		p := place{ioctx, pool, ""}
-		images, unseen := p.images()
-		for _, image := range images {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			r, there, err := p.predecessor(image)
-			if err != nil && !missing(err) {
-				unseen = errors.Join(unseen, fmt.Errorf("image %s: %w", p.image(image.name), err))
-			}
-			if there {
-				found = append(found, r)
-			}
-		}
-		return unseen
-	})
-	return found, err
 }
 
 // predecessorName is the name of its snapshots as Ceph encodes it.
 var predecessorName = appendString(nil, backup.PredecessorSnapshot)
 
+// predecessors are those of one image, of which there can be one.
+func (p place) predecessors(h header) ([]backup.PredecessorRemnant, error) {
+	r, there, err := p.predecessor(h)
+	if !there {
+		return nil, err
+	}
+	return []backup.PredecessorRemnant{r}, err
+}
+
 // predecessor looks for the predecessor's snapshot of an image, which it opens only if
 // there seems to be one.
 func (p place) predecessor(h header) (r backup.PredecessorRemnant, there bool, err error) {
-	var likely bool
-	err = eachValue(p.IOContext, "rbd_header."+h.id, "snapshot_", func(_ string, value []byte) error {
-		likely = likely || bytes.Contains(value, predecessorName)
-		return nil
-	})
+	likely, err := p.mentions(h, func(value []byte) bool { return bytes.Contains(value, predecessorName) })
 	if err != nil || !likely {
 		return r, false, err
 	}

@@ -28,23 +28,27 @@ import (
 // beside what was found.
 func (c *Cluster) Remnants(ctx context.Context) ([]backup.Remnant, error) {
 	found, err := read(ctx, c, func(conn *rados.Conn) ([]backup.Remnant, error) {
-		pools, err := conn.ListPools()
-		if err != nil {
-			return nil, explain("listing the pools", err)
-		}
-		var found []backup.Remnant
-		var unseen error
-		for _, pool := range pools {
-			more, err := remnantsIn(ctx, conn, pool)
-			if err != nil && !missing(err) && !forbidden(err) {
-				unseen = errors.Join(unseen, explain("looking through pool "+pool, err))
-			}
-			found = append(found, more...)
-		}
-		return found, unseen
+		return lookThroughPools(conn, func(pool string) ([]backup.Remnant, error) { return remnantsIn(ctx, conn, pool) })
 	})
 	more, unseen := c.subvolumeRemnants(ctx)
 	return append(found, more...), errors.Join(err, unseen)
+}
+
+// lookThroughPools returns what look finds in all pools, but for those that the user may
+// not look into. An error is about other pools that could not be looked into.
+func lookThroughPools[R any](conn *rados.Conn, look func(pool string) ([]R, error)) (found []R, unseen error) {
+	pools, err := conn.ListPools()
+	if err != nil {
+		return nil, explain("listing the pools", err)
+	}
+	for _, pool := range pools {
+		more, err := look(pool)
+		if err != nil && !missing(err) && !forbidden(err) {
+			unseen = errors.Join(unseen, explain("looking through pool "+pool, err))
+		}
+		found = append(found, more...)
+	}
+	return found, unseen
 }
 
 func forbidden(err error) bool {
@@ -61,10 +65,11 @@ func remnantsIn(ctx context.Context, conn *rados.Conn, pool string) ([]backup.Re
 	for _, namespace := range namespaces {
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
 			p := place{ioctx, pool, namespace}
-			snapshots, unseen := p.snapshots(ctx)
-			clones, err := p.clones(ctx)
+			images, err := p.images()
+			snapshots, unseen := lookAt(ctx, p, images, p.snapshotsOf)
+			clones, unread := p.clones(ctx, images)
 			found = append(append(found, snapshots...), clones...)
-			return errors.Join(unseen, err)
+			return errors.Join(err, unseen, unread)
 		})
 		if err != nil && !missing(err) {
 			return found, err
@@ -86,15 +91,11 @@ func (p place) image(name string) backup.Image {
 // headerReaders is how many images are looked at at once.
 const headerReaders = 8
 
-// snapshots finds those that are called as a run's. It reads the headers alone: to open
-// every image of a cluster once an hour would be slow, and librbd 16 does not survive
-// that for long, see Process.
-func (p place) snapshots(ctx context.Context) ([]backup.Remnant, error) {
-	images, err := p.images()
-	if err != nil {
-		return nil, err
-	}
-	found, unseen := make([][]backup.Remnant, len(images)), make([]error, len(images))
+// lookAt returns what look finds at images, in their order. It looks at several at once,
+// and by their headers: to open every image of a cluster once an hour would be slow, and
+// librbd 16 does not survive that for long, see Process.
+func lookAt[R any](ctx context.Context, p place, images []header, look func(h header) ([]R, error)) ([]R, error) {
+	found, unseen := make([][]R, len(images)), make([]error, len(images))
 	var group errgroup.Group
 	group.SetLimit(headerReaders)
 	for i, image := range images {
@@ -105,7 +106,7 @@ func (p place) snapshots(ctx context.Context) ([]backup.Remnant, error) {
 			var err error
 			// One that is gone by now has none. One that is damaged is no reason not to
 			// look at the others.
-			if found[i], err = p.snapshotsOf(image); err != nil && !missing(err) {
+			if found[i], err = look(image); err != nil && !missing(err) {
 				unseen[i] = fmt.Errorf("image %s: %w", p.image(image.name), err)
 			}
 			return nil
@@ -118,7 +119,8 @@ func (p place) snapshots(ctx context.Context) ([]backup.Remnant, error) {
 // header is an image by what its header is named after.
 type header struct{ id, name string }
 
-// images lists those of the place, also in the trash.
+// images lists those of the place, also in the trash. An error comes with those that
+// could be listed.
 func (p place) images() ([]header, error) {
 	const prefix = "name_"
 	var all []header
@@ -130,14 +132,14 @@ func (p place) images() ([]header, error) {
 		all = append(all, header{id, strings.TrimPrefix(key, prefix)})
 		return nil
 	})
-	if err != nil && !missing(err) {
-		return nil, err
+	if missing(err) {
+		err = nil // there are no images
 	}
-	trash, err := rbd.GetTrashList(p.IOContext)
+	trash, trashErr := rbd.GetTrashList(p.IOContext)
 	for _, t := range trash {
 		all = append(all, header{t.Id, t.Name})
 	}
-	return all, err
+	return all, errors.Join(err, trashErr)
 }
 
 // omapPage is how many values are asked for at once.
@@ -159,18 +161,23 @@ func eachValue(pool *rados.IOContext, object, prefix string, do func(key string,
 	}
 }
 
+// mentions reports whether the header's list of snapshots seems to tell of one that is
+// called so.
+func (p place) mentions(h header, called func(value []byte) bool) (likely bool, err error) {
+	err = eachValue(p.IOContext, "rbd_header."+h.id, "snapshot_", func(_ string, value []byte) error {
+		likely = likely || called(value)
+		return nil
+	})
+	return likely, err
+}
+
 // runSnapshot is the name of a run's snapshot wherever it is in an encoded value.
 var runSnapshot = regexp.MustCompile(`ammonite-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // snapshotsOf looks at the header's list of snapshots, and opens the image only if
 // there seems to be one of a run.
 func (p place) snapshotsOf(h header) (found []backup.Remnant, err error) {
-	var likely bool
-	err = eachValue(p.IOContext, "rbd_header."+h.id, "snapshot_", func(_ string, value []byte) error {
-		likely = likely || runSnapshot.Match(value)
-		return nil
-	})
-	if err != nil || !likely {
+	if likely, err := p.mentions(h, runSnapshot.Match); err != nil || !likely {
 		return nil, err
 	}
 	err = inImage(p.IOContext, h.id, readingTrashed, func(i *rbd.Image) error {
@@ -200,42 +207,34 @@ func (p place) snapshotsOf(h header) (found []backup.Remnant, err error) {
 	return found, err
 }
 
-// clones finds the images that are called as a run's clones and do not tell of
-// somebody else.
-func (p place) clones(ctx context.Context) (found []backup.Remnant, err error) {
-	names, err := p.cloneNames()
-	for _, name := range names {
+// clones finds the images that are called as a run's clones and do not tell of somebody
+// else. Those in the trash count: where a removal broke off that had just begun, or
+// somebody put one. An error says which could not be read, beside the others.
+func (p place) clones(ctx context.Context, images []header) (found []backup.Remnant, unread error) {
+	for _, name := range cloneNames(images) {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return found, errors.Join(unread, err)
 		}
 		r, ours, err := p.clone(name)
 		if err != nil {
-			return nil, err
-		}
-		if ours {
+			unread = errors.Join(unread, fmt.Errorf("image %s: %w", p.image(name), err))
+		} else if ours {
 			found = append(found, r)
 		}
 	}
-	return found, err
+	return found, unread
 }
 
-// cloneNames are those of images, and of images in the trash: where a removal broke
-// off that had just begun, or somebody put one.
-func (p place) cloneNames() ([]string, error) {
-	names, err := rbd.GetImageNames(p.IOContext)
-	if err != nil {
-		return nil, err
+// cloneNames are those of images that are called as a run's clones.
+func cloneNames(images []header) []string {
+	var names []string
+	for _, image := range images {
+		if _, _, ok := backup.ParseCloneName(image.name); ok {
+			names = append(names, image.name)
+		}
 	}
-	trash, err := rbd.GetTrashList(p.IOContext)
-	for _, t := range trash {
-		names = append(names, t.Name)
-	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, _, ok := backup.ParseCloneName(name)
-		return !ok
-	})
 	slices.Sort(names)
-	return slices.Compact(names), err
+	return slices.Compact(names)
 }
 
 // clone reads what the clone says of itself. One that is half made or half removed says

@@ -10,7 +10,10 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/pager"
 )
 
 // PredecessorObject is a Job of ceph-k8s-backup's, or a volume or claim that it made for
@@ -45,47 +48,35 @@ const (
 // claim is gone has its image deleted.
 func (c *Client) PredecessorObjects(ctx context.Context) ([]PredecessorObject, error) {
 	marked := metav1.ListOptions{LabelSelector: c.prefix + backup.PredecessorLabel}
-	jobs, err := listAll(ctx, func(ctx context.Context, o metav1.ListOptions) (*batchv1.JobList, error) {
-		o.LabelSelector = marked.LabelSelector
-		return c.api.BatchV1().Jobs("").List(ctx, o)
-	}, func(kept []PredecessorObject, page *batchv1.JobList) []PredecessorObject {
-		for i := range page.Items {
-			kept = append(kept, predecessorObject(kindJob, &page.Items[i].ObjectMeta, active(&page.Items[i])))
+	var found []PredecessorObject
+	for _, kind := range []struct {
+		name string
+		list func(o metav1.ListOptions) (runtime.Object, error)
+	}{
+		{kindJob, func(o metav1.ListOptions) (runtime.Object, error) { return c.api.BatchV1().Jobs("").List(ctx, o) }},
+		{kindVolume, func(o metav1.ListOptions) (runtime.Object, error) {
+			return c.api.CoreV1().PersistentVolumes().List(ctx, o)
+		}},
+		{kindClaim, func(o metav1.ListOptions) (runtime.Object, error) {
+			return c.api.CoreV1().PersistentVolumeClaims("").List(ctx, o)
+		}},
+	} {
+		err := pager.New(pager.SimplePageFunc(kind.list)).EachListItem(ctx, marked, func(object runtime.Object) error {
+			m, err := meta.Accessor(object)
+			if err != nil {
+				return err
+			}
+			job, isJob := object.(*batchv1.Job)
+			found = append(found, PredecessorObject{
+				Kind: kind.name, Namespace: m.GetNamespace(), Name: m.GetName(), UID: string(m.GetUID()), Active: isJob && active(job),
+			})
+			return nil
+		})
+		if err != nil {
+			return nil, explain("listing the predecessor's objects of kind "+kind.name, err)
 		}
-		return kept
-	})
-	if err != nil {
-		return nil, explain("listing the predecessor's jobs", err)
 	}
-	volumes, err := listAll(ctx, func(ctx context.Context, o metav1.ListOptions) (*corev1.PersistentVolumeList, error) {
-		o.LabelSelector = marked.LabelSelector
-		return c.api.CoreV1().PersistentVolumes().List(ctx, o)
-	}, func(kept []PredecessorObject, page *corev1.PersistentVolumeList) []PredecessorObject {
-		for i := range page.Items {
-			kept = append(kept, predecessorObject(kindVolume, &page.Items[i].ObjectMeta, false))
-		}
-		return kept
-	})
-	if err != nil {
-		return nil, explain("listing the predecessor's volumes", err)
-	}
-	claims, err := listAll(ctx, func(ctx context.Context, o metav1.ListOptions) (*corev1.PersistentVolumeClaimList, error) {
-		o.LabelSelector = marked.LabelSelector
-		return c.api.CoreV1().PersistentVolumeClaims("").List(ctx, o)
-	}, func(kept []PredecessorObject, page *corev1.PersistentVolumeClaimList) []PredecessorObject {
-		for i := range page.Items {
-			kept = append(kept, predecessorObject(kindClaim, &page.Items[i].ObjectMeta, false))
-		}
-		return kept
-	})
-	if err != nil {
-		return nil, explain("listing the predecessor's claims", err)
-	}
-	return append(append(jobs, volumes...), claims...), nil
-}
-
-func predecessorObject(kind string, m *metav1.ObjectMeta, active bool) PredecessorObject {
-	return PredecessorObject{Kind: kind, Namespace: m.Namespace, Name: m.Name, UID: string(m.UID), Active: active}
+	return found, nil
 }
 
 // active reports whether a Job goes on, by the rule that the predecessor has.
