@@ -2,6 +2,7 @@ package ceph
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -276,11 +277,13 @@ func listClones(ctx context.Context, conn *rados.Conn, pool, run string) ([]Clon
 	var clones []Clone
 	for _, namespace := range namespaces {
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
-			images, err := place{ioctx, pool, namespace}.images()
-			if err != nil {
+			p := place{ioctx, pool, namespace}
+			images, err := p.images()
+			names, listErr := p.cloneNames(images)
+			if err := errors.Join(err, listErr); err != nil {
 				return err
 			}
-			for _, name := range cloneNames(images) {
+			for _, name := range names {
 				r, attempt, _ := backup.ParseCloneName(name)
 				if run != "" && r != run {
 					continue

@@ -211,7 +211,8 @@ func (p place) snapshotsOf(h header) (found []backup.Remnant, err error) {
 // else. Those in the trash count: where a removal broke off that had just begun, or
 // somebody put one. An error says which could not be read, beside the others.
 func (p place) clones(ctx context.Context, images []header) (found []backup.Remnant, unread error) {
-	for _, name := range cloneNames(images) {
+	names, unread := p.cloneNames(images)
+	for _, name := range names {
 		if err := ctx.Err(); err != nil {
 			return found, errors.Join(unread, err)
 		}
@@ -225,16 +226,20 @@ func (p place) clones(ctx context.Context, images []header) (found []backup.Remn
 	return found, unread
 }
 
-// cloneNames are those of images that are called as a run's clones.
-func cloneNames(images []header) []string {
-	var names []string
+// cloneNames are those of images that are called as a run's clones. Ceph lists images
+// whose removal broke off, too, which are neither in the directory nor in the trash. An
+// error comes with those that could be listed.
+func (p place) cloneNames(images []header) ([]string, error) {
+	names, err := rbd.GetImageNames(p.IOContext)
 	for _, image := range images {
-		if _, _, ok := backup.ParseCloneName(image.name); ok {
-			names = append(names, image.name)
-		}
+		names = append(names, image.name)
 	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, _, ok := backup.ParseCloneName(name)
+		return !ok
+	})
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Compact(names), err
 }
 
 // clone reads what the clone says of itself. One that is half made or half removed says
