@@ -38,7 +38,7 @@ func (b *bench) filesystem(ctx context.Context) (err error) {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, unmount()) }()
-		return b.bareRestic(ctx, "", "backup", "--no-cache", "--", root)
+		return b.bareRestic(ctx, nil, "backup", "--no-cache", "--", root)
 	}
 	ours, bare, err := b.pair(ctx,
 		side{"filesystem backup", func(ctx context.Context) (time.Duration, error) { return b.backUp(ctx, v) }},

@@ -9,32 +9,41 @@ import (
 	"time"
 )
 
-// side is one of two ways to do the same work.
+// side is one of several ways to do the same work.
 type side struct {
 	name string
 	// do does the work once and returns how long the part of it took that counts.
 	do func(ctx context.Context) (time.Duration, error)
 }
 
-// pair does the work both ways, in turn and taking turns in going first, and
-// returns the medians.
+// pair does the work both ways, and returns the medians.
 func (b *bench) pair(ctx context.Context, ours, bare side) (oursTook, bareTook time.Duration, err error) {
-	took := map[string][]time.Duration{}
+	took, err := b.medians(ctx, ours, bare)
+	if err != nil {
+		return 0, 0, err
+	}
+	return took[0], took[1], nil
+}
+
+// medians does the work in each way, in turn and taking turns in going first.
+func (b *bench) medians(ctx context.Context, sides ...side) ([]time.Duration, error) {
+	took := make([][]time.Duration, len(sides))
 	for round := range b.rounds {
-		order := []side{ours, bare}
-		if round%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, s := range order {
-			d, err := s.do(ctx)
+		for i := range sides {
+			turn := (i + round) % len(sides)
+			d, err := sides[turn].do(ctx)
 			if err != nil {
-				return 0, 0, fmt.Errorf("%s: %w", s.name, err)
+				return nil, fmt.Errorf("%s: %w", sides[turn].name, err)
 			}
-			took[s.name] = append(took[s.name], d)
-			fmt.Fprintf(os.Stderr, "round %d  %-24s %s\n", round+1, s.name, d.Round(time.Millisecond))
+			took[turn] = append(took[turn], d)
+			fmt.Fprintf(os.Stderr, "round %d  %-26s %s\n", round+1, sides[turn].name, d.Round(time.Millisecond))
 		}
 	}
-	return median(took[ours.name]), median(took[bare.name]), nil
+	all := make([]time.Duration, len(sides))
+	for i := range sides {
+		all[i] = median(took[i])
+	}
+	return all, nil
 }
 
 func median[T cmp.Ordered](values []T) T {
