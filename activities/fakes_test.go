@@ -366,6 +366,7 @@ func (r *fakeRepository) Tag(_ context.Context, _ command.Runner, ids, add, remo
 		if slices.Contains(ids, b.ID) {
 			tags := slices.DeleteFunc(slices.Clone(b.Tags), func(tag string) bool { return slices.Contains(remove, tag) })
 			r.backups[i].Tags = append(tags, add...)
+			r.backups[i].Original = b.Origin()
 			r.backups[i].ID += "-tagged"
 		}
 	}

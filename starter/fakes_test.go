@@ -53,6 +53,7 @@ type fakeTemporal struct {
 	reconciled   workflows.ReconcileResult
 	looks        []activities.RepositoryLook
 	copied       workflows.CopyResult
+	held         activities.Held
 	runErr       error
 	pages        []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
@@ -70,6 +71,7 @@ type fakeTemporal struct {
 	prune      activities.PruneInput
 	verify     workflows.VerifyInput
 	copy       activities.CopyInput
+	hold       activities.HoldInput
 	reconcile  workflows.ReconcileInput
 	described  int
 	cancelled  []string
@@ -90,6 +92,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.retain = in
 	case activities.PruneInput:
 		f.prune = in
+	case activities.HoldInput:
+		f.hold = in
 	case activities.CopyInput:
 		f.copy = in
 	case workflows.VerifyInput:
@@ -99,7 +103,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	}
 	want := map[string]string{
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
-		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName,
+		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName, workflows.HoldID: workflows.HoldName,
 		workflows.CopyID + "-offsite": workflows.CopyName, workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
@@ -192,6 +196,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.verified
 	case *workflows.ReconcileResult:
 		*result = r.f.reconciled
+	case *activities.Held:
+		*result = r.f.held
 	case *workflows.CopyResult:
 		*result = r.f.copied
 	case *[]activities.RepositoryLook:

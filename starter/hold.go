@@ -9,8 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 func newHoldCommand(s surroundings) *cobra.Command {
@@ -19,8 +21,8 @@ func newHoldCommand(s surroundings) *cobra.Command {
 		Use:   "hold ID...",
 		Short: "Protect backups from every retention policy",
 		Long: `Protect backups from every retention policy, by a tag in the repository, until they
-are released. IDs are those of "ammonite snapshots"; they change with the tag. The
-account must be one that may remove backups.
+are released. IDs are those of "ammonite snapshots"; they change with the tag. A control
+worker does it, when it has the repository for itself for a moment.
 
 The annotation "hold" on a claim protects all of its backups.
 
@@ -73,28 +75,29 @@ func retag(ctx context.Context, s surroundings, name repositoryFlag, given []str
 	if err != nil {
 		return err
 	}
-	var ids []string
+	in := activities.HoldInput{Repository: string(name), Release: !hold}
 	for _, short := range given {
 		full, err := backupWithID(list, short)
 		if err != nil {
 			return err
 		}
-		if full.HasTag(backup.TagHold) != hold {
-			ids = append(ids, full.ID)
-		}
+		in.IDs = append(in.IDs, full.Origin())
 	}
-	repository, err := s.repository(name)
+	c, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
-	add, remove, done := []string{backup.TagHold}, []string(nil), "held"
-	if !hold {
-		add, remove, done = nil, []string{backup.TagHold}, "released"
+	defer c.Close()
+	what := chore{id: backup.RepositoryID(workflows.HoldID, in.Repository), workflow: workflows.HoldName, summary: "Protects backups", name: "a hold"}
+	done := "held"
+	if in.Release {
+		what.summary, what.name, done = "Releases backups", "a release", "released"
 	}
-	if err := repository.Tag(ctx, s.run, ids, add, remove); err != nil {
+	var held activities.Held
+	if err := runChore(ctx, c, what, in, &held); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.stdout, "%s %s, %d had been before.\n", counted(len(ids), "backup"), done, len(given)-len(ids))
+	_, err = fmt.Fprintf(s.stdout, "%s %s, %d had been before.\n", counted(held.Changed, "backup"), done, held.Before)
 	return err
 }
 

@@ -100,12 +100,14 @@ func TestRetainIsMisused(t *testing.T) {
 func TestHoldAndRelease(t *testing.T) {
 	f := &fakeRestic{}
 	w := retainWorld(f)
+	w.temporal.held = activities.Held{Changed: 1, Before: 1}
 	out := w.execute(t, "hold", "abcdef01", "0000000000000002")
 	require.Equal(t, told{stdout: "1 backup held, 1 had been before.\n"}, out)
-	require.Equal(t, "tag --json --no-cache --retry-lock 1m0s --add hold -- 0000000000000002", strings.Join(f.command.Args, " "))
+	require.Equal(t, activities.HoldInput{IDs: []string{"abcdef0123456789", "0000000000000002"}}, w.temporal.hold)
+	w.temporal.held.Before = 0
 	out = w.execute(t, "release", "abcdef01")
 	require.Equal(t, told{stdout: "1 backup released, 0 had been before.\n"}, out)
-	require.Equal(t, "tag --json --no-cache --retry-lock 1m0s --remove hold -- abcdef0123456789", strings.Join(f.command.Args, " "))
+	require.Equal(t, activities.HoldInput{IDs: []string{"abcdef0123456789"}, Release: true}, w.temporal.hold)
 
 	require.Equal(t, exitNotFound, w.execute(t, "hold", "99999999").code)
 	out = w.execute(t, "hold", "00000000")

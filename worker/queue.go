@@ -43,7 +43,7 @@ func (q queue) Unlock(ctx context.Context, repository string) error {
 }
 
 // usesRepository are the activities that hold a lock of the repository.
-var usesRepository = map[string]bool{"Restic": true, "MarkMissing": true, "ForgetBackups": true, "Prune": true, "CopyBackups": true}
+var usesRepository = map[string]bool{"Restic": true, "MarkMissing": true, "ForgetBackups": true, "Prune": true, "CopyBackups": true, "HoldBackups": true}
 
 // Using reports whether the run with that ID, or the one that took over from it when it
 // was reset, is at work on its repository, or may be in a moment, and whether Temporal

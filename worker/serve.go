@@ -283,6 +283,7 @@ func registerWorkflows(w worker.WorkflowRegistry) {
 		workflows.ReconcileName:        workflows.Reconcile,
 		workflows.RepositoriesName:     workflows.Repositories,
 		workflows.CopyName:             workflows.Copy,
+		workflows.HoldName:             workflows.Hold,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

@@ -33,7 +33,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 		})
 	}
 	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName,
-		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName, workflows.RepositoriesName, workflows.CopyName} {
+		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName, workflows.RepositoriesName, workflows.CopyName, workflows.HoldName} {
 		require.True(t, types[name], "there is a history of each workflow: %s", name)
 	}
 }
@@ -67,6 +67,7 @@ func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer.RegisterWorkflowWithOptions(workflows.VerifyRepository, workflow.RegisterOptions{Name: workflows.VerifyRepositoryName})
 	replayer.RegisterWorkflowWithOptions(workflows.Exclusive, workflow.RegisterOptions{Name: workflows.ExclusiveName})
 	replayer.RegisterWorkflowWithOptions(workflows.Unlock, workflow.RegisterOptions{Name: workflows.UnlockName})
+	replayer.RegisterWorkflowWithOptions(workflows.Hold, workflow.RegisterOptions{Name: workflows.HoldName})
 	replayer.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyName})
 	replayer.RegisterWorkflowWithOptions(workflows.Repositories, workflow.RegisterOptions{Name: workflows.RepositoriesName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})

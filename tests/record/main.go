@@ -174,14 +174,19 @@ func (r *recorder) retention(ctx context.Context) error {
 }
 
 // upkeep records a prune, with the exclusive run and the look at locks that belong to
-// it, a check, a copy, a look at the repositories, and one for leftovers.
+// it, a check, a hold, a copy, a look at the repositories, and one for leftovers.
 func (r *recorder) upkeep(ctx context.Context) error {
+	stored, err := r.ResticSnapshots(ctx)
+	if err != nil {
+		return err
+	}
 	for _, one := range []struct {
 		name, id, workflow string
 		in                 any
 	}{
 		{"prune", workflows.PruneID, workflows.PruneName, activities.PruneInput{}},
 		{"verify", workflows.VerifyID, workflows.VerifyRepositoryName, workflows.VerifyInput{}},
+		{"hold", workflows.HoldID, workflows.HoldName, activities.HoldInput{IDs: []string{stored[0].ID}}},
 		{"copy", backup.RepositoryID(workflows.CopyID, "second"), workflows.CopyName, activities.CopyInput{To: "second"}},
 		{"repositories", workflows.RepositoriesID, workflows.RepositoriesName, nil},
 		{"reconcile-all", workflows.ReconcileAllID, workflows.ReconcileName, workflows.ReconcileInput{}},
