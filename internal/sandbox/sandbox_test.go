@@ -66,9 +66,10 @@ func worker(dir, patience string) int {
 }
 
 // reader is a shell program that holds the volume open, and says when it is
-// reading and when it was asked to stop.
+// reading and when it was asked to stop. Its trap does without other programs, which are
+// asked to end, too.
 func reader(dir string) string {
-	return fmt.Sprintf(`cd /data; trap 'touch %[1]s/asked; exit 1' INT; touch %[1]s/reading; while :; do sleep 0.05; done`, dir)
+	return fmt.Sprintf(`cd /data; trap ': > %[1]s/asked; exit 1' INT; touch %[1]s/reading; while :; do sleep 0.05; done`, dir)
 }
 
 func start(t *testing.T, o sandbox.Options) *sandbox.Sandbox {
