@@ -81,15 +81,17 @@ func TestCopyWhatTheOtherRetentionKeeps(t *testing.T) {
 	p := newPair()
 	p.daily("a", 9)
 	p.claim("a", nil)
-	p.repository.backups[6].Tags = []string{backup.TagPartial}
+	for _, i := range []int{6, 8} {
+		p.repository.backups[i].Tags = []string{backup.TagPartial}
+	}
 	p.repository.backups = append(p.repository.backups, fakeBackup{Snapshot: restic.Snapshot{ID: "stranger", Host: "laptop", Time: time.Now()}})
 	in := CopyInput{Rules: retention.Rules{Policy: retention.Policy{Daily: 3}}}
 	require.Equal(t, Copied{Copied: 3}, p.copy(t, in), "neither older, nor partial, nor strangers' ones")
-	require.Equal(t, "a-8", p.second.backups[2].Original)
+	require.Equal(t, "a-7", p.second.backups[2].Original)
 	require.Equal(t, Copied{There: 3}, p.copy(t, in), "again")
 	require.False(t, p.ensured)
 	p.InitRepository = true
-	require.Equal(t, Copied{Copied: 5, There: 3}, p.copy(t, CopyInput{}), "without a policy, all that is good")
+	require.Equal(t, Copied{Copied: 4, There: 3}, p.copy(t, CopyInput{}), "without a policy, all that is good")
 	require.True(t, p.ensured)
 }
 
