@@ -23,9 +23,9 @@ func (c Copier) Ensure(ctx context.Context, run command.Runner) error {
 }
 
 // Copy copies backups, by their full IDs. Those that were copied before, or do not exist,
-// are passed over without an error. It waits a little for either repository; if it does not get both, that is a
-// RepositoryLocked failure. It may be interrupted at any point. progress, which may be
-// nil, is called while restic works.
+// are passed over without an error. It waits a little for either repository; if it does
+// not get both, that is a RepositoryLocked failure. It may be interrupted at any point.
+// progress, which may be nil, is called while restic works.
 //
 // It is an InvalidInput failure if the two cannot be opened by one process, since each
 // needs a variable to have another value.
@@ -62,11 +62,7 @@ var (
 // both is the repository that is copied into, opened together with the other.
 func (c Copier) both() (Repository, error) {
 	to, from := c.To.withLogin(), c.From.withLogin()
-	values := map[string]string{}
-	for _, kv := range to.Env {
-		name, value, _ := strings.Cut(kv, "=")
-		values[name] = value
-	}
+	values := to.variables()
 	to.Env = slices.Clone(to.Env)
 	for _, kv := range from.Env {
 		name, value, _ := strings.Cut(kv, "=")
@@ -90,11 +86,7 @@ func (c Copier) both() (Repository, error) {
 // address. As variables, restic would use them for the server of the other one, too.
 func (r Repository) withLogin() Repository {
 	const user, password = "RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD"
-	values := map[string]string{}
-	for _, kv := range r.Env {
-		name, value, _ := strings.Cut(kv, "=")
-		values[name] = value
-	}
+	values := r.variables()
 	where, err := address(values)
 	location, rest := strings.CutPrefix(where, "rest:")
 	if err != nil || !rest || values[user] == "" {
@@ -113,13 +105,4 @@ func (r Repository) withLogin() Repository {
 	r.Env = append(r.Env, repositoryVariable+"="+with)
 	r.Secrets = append(slices.Clone(r.Secrets), credentials(with)...)
 	return r
-}
-
-// Origin is by what a copy and what it was made of are told to be the same: the ID that
-// the backup had first.
-func (s Snapshot) Origin() string {
-	if s.Original != "" {
-		return s.Original
-	}
-	return s.ID
 }

@@ -165,12 +165,7 @@ func FromDirectory(dir string) (Repository, error) {
 
 // Address is where the repository is, without credentials; empty if that is not known.
 func (r Repository) Address() string {
-	values := map[string]string{}
-	for _, kv := range r.Env {
-		key, value, _ := strings.Cut(kv, "=")
-		values[key] = value
-	}
-	where, err := address(values)
+	where, err := address(r.variables())
 	if err != nil {
 		return ""
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -36,6 +37,16 @@ type Repository struct {
 	Cache string
 	// Secrets are values that are blotted out of errors.
 	Secrets []string
+}
+
+// variables are restic's, by name.
+func (r Repository) variables() map[string]string {
+	values := make(map[string]string, len(r.Env))
+	for _, kv := range r.Env {
+		name, value, _ := strings.Cut(kv, "=")
+		values[name] = value
+	}
+	return values
 }
 
 // Ensure makes an empty repository if there is none. Another process that does

@@ -2,6 +2,7 @@ package restic
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,6 +42,10 @@ type SnapshotSummary struct {
 	BytesProcessed  uint64    `json:"total_bytes_processed"`
 	BytesAdded      uint64    `json:"data_added_packed"`
 }
+
+// Origin is the ID that the backup had first: by that, what its tags or a copy made of it
+// is told to be the same.
+func (s Snapshot) Origin() string { return cmp.Or(s.Original, s.ID) }
 
 // Partial reports whether the backup is marked as missing files. A backup
 // whose maker was killed may miss files without the mark; see Complete.
