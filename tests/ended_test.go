@@ -38,7 +38,10 @@ func TestResetRunGoesOn(t *testing.T) {
 	s := newSystemWith(t, brief)
 	gate, node := startGated(t, s, 1)
 	run := atTheGate(t, s, gate)
-	temporalSays(t, s, "workflow", "reset", "--workflow-id", run.GetID(), "--type", "FirstWorkflowTask", "--reason", "a test")
+	await(t, patience, "Temporal resets no run that it is busy with", func() bool {
+		_, err := s.Run(t.Context(), "temporal", "workflow", "reset", "--workflow-id", run.GetID(), "--type", "FirstWorkflowTask", "--reason", "a test")
+		return err == nil
+	})
 	latest, err := s.Client.DescribeWorkflowExecution(t.Context(), run.GetID(), "")
 	require.NoError(t, err)
 	again := s.Client.GetWorkflow(t.Context(), run.GetID(), latest.GetWorkflowExecutionInfo().GetExecution().GetRunId())
