@@ -20,11 +20,11 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// The rounds of TestRepositoryUnderChaos, without and with AMMONITE_CHAOS=all. A round
-// takes half a minute, most of it until a killed worker is noticed.
+// A round takes half a minute, most of it until a killed worker is noticed. `make chaos`
+// goes through as many on each of several repositories, side by side.
 const (
-	someRounds = 25
-	manyRounds = 200
+	roundsOfChaos    = 25
+	manyRepositories = 8
 )
 
 // TestRepositoryUnderChaos starts backups, retention, a prune, a check of one repository
@@ -34,16 +34,18 @@ const (
 func TestRepositoryUnderChaos(t *testing.T) {
 	t.Parallel()
 	seed, all := chaosSeed(t)
-	rounds := someRounds
+	repositories := 1
 	if all {
-		rounds = manyRounds
+		repositories = manyRepositories
 	}
-	c := newRepositoryChaos(t, seed)
-	for round := range rounds {
-		c.round(t, round)
-		if t.Failed() {
-			return
-		}
+	for n := range repositories {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			c := newRepositoryChaos(t, seed, uint64(n))
+			for round := range roundsOfChaos {
+				c.round(t, round)
+			}
+		})
 	}
 }
 
@@ -59,10 +61,10 @@ type repositoryChaos struct {
 // matters.
 const disks = 16 << 20
 
-func newRepositoryChaos(t *testing.T, seed uint64) *repositoryChaos {
+func newRepositoryChaos(t *testing.T, seed, stream uint64) *repositoryChaos {
 	s := newSystemWith(t, 6*time.Second)
 	control, nodes := start(t, s, 1, 1)
-	c := &repositoryChaos{System: s, workers: append(nodes, control), random: rand.New(rand.NewPCG(seed, 0))}
+	c := &repositoryChaos{System: s, workers: append(nodes, control), random: rand.New(rand.NewPCG(seed, stream))}
 	for _, name := range []string{"one", "two"} {
 		v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
 			Namespace: s.Namespace, Claim: name, Block: true, Size: disks,
