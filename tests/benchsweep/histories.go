@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -32,25 +33,40 @@ type cost struct {
 	// waiting for a slot; held is when it had the slot.
 	overhead time.Duration
 	held     span
+	// Of the overhead: how long tasks waited for a worker, how long decisions took, and
+	// steps that are Ammonite's own.
+	queued, decided, stepped time.Duration
 }
 
 // read reads the history of a run.
 func read(events []*historypb.HistoryEvent) cost {
 	c := cost{events: len(events)}
-	names, begun := map[int64]string{}, map[int64]time.Time{}
+	names, scheduled, begun := map[int64]string{}, map[int64]time.Time{}, map[int64]time.Time{}
 	var asked time.Time
 	var busy []span
 	for _, event := range events {
 		at := event.GetEventTime().AsTime()
 		switch event.GetEventType() {
+		case enumspb.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED:
+			scheduled[event.GetEventId()] = at
+		case enumspb.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+			task := event.GetWorkflowTaskStartedEventAttributes().GetScheduledEventId()
+			begun[task] = at
+			c.queued += at.Sub(scheduled[task])
+		case enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+			c.decided += at.Sub(begun[event.GetWorkflowTaskCompletedEventAttributes().GetScheduledEventId()])
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
 			name := event.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName()
-			names[event.GetEventId()] = name
+			names[event.GetEventId()], scheduled[event.GetEventId()] = name, at
 			if name == "HoldSlot" {
 				asked = at
 			}
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_STARTED:
-			begun[event.GetActivityTaskStartedEventAttributes().GetScheduledEventId()] = at
+			step := event.GetActivityTaskStartedEventAttributes().GetScheduledEventId()
+			begun[step] = at
+			if names[step] != "HoldSlot" {
+				c.queued += at.Sub(scheduled[step])
+			}
 		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 			if event.GetWorkflowExecutionSignaledEventAttributes().GetSignalName() == activities.SlotGranted {
 				c.held.begin = at
@@ -58,11 +74,13 @@ func read(events []*historypb.HistoryEvent) cost {
 			}
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
 			step := event.GetActivityTaskCompletedEventAttributes().GetScheduledEventId()
-			if names[step] == "HoldSlot" {
+			switch {
+			case names[step] == "HoldSlot":
 				c.held.end = at
-			}
-			if working[names[step]] {
+			case working[names[step]]:
 				busy = append(busy, span{begun[step], at})
+			default:
+				c.stepped += at.Sub(begun[step])
 			}
 		}
 	}
@@ -124,11 +142,13 @@ func (b *bench) report(ctx context.Context, s *system.System) error {
 		return fmt.Errorf("there are %d backups of %d volumes", len(all), b.volumes)
 	}
 	overheads := make([]time.Duration, len(all))
+	var queued, decided, stepped time.Duration
 	events := 0
 	var held time.Duration
 	first, last := all[0].held.begin, all[0].held.end
 	for i, c := range all {
 		overheads[i] = c.overhead
+		queued, decided, stepped = queued+c.queued, decided+c.decided, stepped+c.stepped
 		events = max(events, c.events)
 		held += c.held.end.Sub(c.held.begin)
 		if c.held.begin.Before(first) {
@@ -141,9 +161,19 @@ func (b *bench) report(ctx context.Context, s *system.System) error {
 	slices.Sort(overheads)
 	value("sweep-overhead-p50-ms", float64(overheads[len(all)/2].Milliseconds()), 300)
 	value("sweep-overhead-p99-ms", float64(overheads[len(all)*99/100].Milliseconds()), 1000)
+	n := time.Duration(len(all))
+	fmt.Fprintf(os.Stderr, "         on average %s, of which tasks waited for a worker %s, decisions took %s, and Ammonite's own steps %s\n",
+		mean(overheads), queued/n, decided/n, stepped/n)
 	value("history-events-per-volume", float64(events), 60)
 	fmt.Printf("ratio slots-busy %.3f (goal >= 0.90)\n", held.Seconds()/(float64(nodes*b.slots)*last.Sub(first).Seconds()))
 	return nil
+}
+
+func mean(times []time.Duration) (m time.Duration) {
+	for _, t := range times {
+		m += t
+	}
+	return m / time.Duration(len(times))
 }
 
 func value(name string, v, goal float64) { fmt.Printf("value %s %.3g (goal <= %g)\n", name, v, goal) }
