@@ -86,7 +86,7 @@ func start(t *testing.T, s *system.System, slots ...int) (control *system.Worker
 // requireNothingLeft waits until nothing is left of a system's backups.
 func requireNothingLeft(t *testing.T, s *system.System) {
 	t.Helper()
-	awaitNone(t, "left behind", s.Leftovers)
+	awaitNone(t, "left behind", s.SomeLeftovers)
 }
 
 // binaries builds the product once, in the variant that faults can be injected

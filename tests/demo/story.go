@@ -115,7 +115,7 @@ func (d *demo) awaitNothingLeft(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		left, err := d.system.Leftovers(ctx)
+		left, err := d.system.SomeLeftovers(ctx)
 		if err != nil || len(left) == 0 {
 			return err
 		}

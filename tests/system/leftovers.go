@@ -19,9 +19,8 @@ import (
 
 // Leftovers lists what exists because of backups of this system's volumes: once
 // things are quiet, it must be nothing.
-func (s *System) Leftovers(ctx context.Context) ([]string, error) {
-	var left []string
-	for _, look := range []func(context.Context) ([]string, error){s.snapshots, s.subvolumeSnapshots, s.clones, s.trash, s.mounts, s.processes, s.locks} {
+func (s *System) Leftovers(ctx context.Context) (left []string, err error) {
+	for _, look := range s.looks() {
 		found, err := look(ctx)
 		if err != nil {
 			return nil, err
@@ -29,6 +28,22 @@ func (s *System) Leftovers(ctx context.Context) ([]string, error) {
 		left = append(left, found...)
 	}
 	return left, nil
+}
+
+// SomeLeftovers lists what the first look that finds anything finds, for those who
+// ask again until there is nothing.
+func (s *System) SomeLeftovers(ctx context.Context) ([]string, error) {
+	for _, look := range s.looks() {
+		if found, err := look(ctx); err != nil || len(found) > 0 {
+			return found, err
+		}
+	}
+	return nil, nil
+}
+
+// looks are the cheap ones first, then those for what is removed last.
+func (s *System) looks() []func(context.Context) ([]string, error) {
+	return []func(context.Context) ([]string, error){s.mounts, s.processes, s.snapshots, s.subvolumeSnapshots, s.clones, s.trash, s.locks}
 }
 
 // snapshots lists Ammonite's snapshots of the system's images, also those that Ceph
