@@ -58,7 +58,7 @@ func TestReadHeaderRefusesOtherImages(t *testing.T) {
 	for message, change := range map[string]func(h []byte) []byte{
 		"it ends within its first cluster":           func(h []byte) []byte { return h[:len(h)-1] },
 		"its magic number is 0x0 instead of":         func(h []byte) []byte { clear(h); return h },
-		"its version is 0x2 instead of 0x3":          func(h []byte) []byte { h[7] = 2; return h },
+		"its version is 0x4 instead of 0x3":          func(h []byte) []byte { h[7] = 4; return h },
 		"cluster size's logarithm is 0x9":            func(h []byte) []byte { h[23] = 9; return h },
 		"its size is 1048577 bytes":                  func(h []byte) []byte { h[31] = 1; return h },
 		"its size is 18374686479672672256 bytes":     func(h []byte) []byte { h[24] = 0xff; return h },

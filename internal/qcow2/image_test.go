@@ -149,6 +149,7 @@ func requireImage(t testing.TB, size uint64, extents []extent, o qcow2.Options) 
 		require.Contains(t, img.clusters, n)
 		require.True(t, bytes.Equal(source.cluster(n), img.cluster(n)), "cluster %d", n)
 	}
+	requireRead(t, stream.Bytes(), source, want)
 	return stream.Bytes()
 }
 

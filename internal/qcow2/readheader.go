@@ -9,7 +9,7 @@ import (
 )
 
 // ErrFormat says that something is not an image such as Write makes.
-var ErrFormat = errors.New("not a qcow2 image that Ammonite wrote")
+var ErrFormat = errors.New("not a qcow2 image that Ammonite wrote, nor one like it")
 
 // Header is what an image's header tells about the image.
 type Header struct {
@@ -20,10 +20,10 @@ type Header struct {
 	Extensions []Extension
 }
 
-// ReadHeader reads the header of an image that Write made. It takes exactly the
-// first cluster from r, and allocates no more than a few times that, whatever r
-// holds. The error wraps ErrFormat when the image is another one: one that
-// needs a backing file, a key or features that Write does not use.
+// ReadHeader reads the header of an image that a Reader may read. It takes exactly
+// the first cluster from r, and allocates no more than a few times that, whatever r
+// holds. The error wraps ErrFormat when the image is another one: one that needs a
+// backing file, a key or features that Write does not use.
 func ReadHeader(r io.Reader) (Header, error) {
 	cluster := make([]byte, ClusterSize)
 	if _, err := io.ReadFull(r, cluster); err != nil {
@@ -32,46 +32,75 @@ func ReadHeader(r io.Reader) (Header, error) {
 		}
 		return Header{}, fmt.Errorf("reading the header of a qcow2 image: %w", err)
 	}
+	return parseHeader(cluster)
+}
+
+// parseHeader reads the first cluster of an image.
+func parseHeader(cluster []byte) (Header, error) {
 	if err := checkFields(cluster); err != nil {
 		return Header{}, err
 	}
-	extensions, err := readExtensions(cluster[binary.BigEndian.Uint32(cluster[atHeaderLength:]):])
-	if err != nil {
-		return Header{}, err
+	h := Header{Size: binary.BigEndian.Uint64(cluster[atSize:])}
+	if binary.BigEndian.Uint32(cluster[atVersion:]) == oldVersion {
+		return h, nil
 	}
-	return Header{Size: binary.BigEndian.Uint64(cluster[atSize:]), Extensions: extensions}, nil
+	extensions, err := readExtensions(cluster[binary.BigEndian.Uint32(cluster[atHeaderLength:]):])
+	h.Extensions = extensions
+	return h, err
 }
+
+// oldVersion is that of images without extensions and features, which the predecessor's
+// are.
+const oldVersion = 2
 
 // checkFields holds the header against what Write puts there. The header's
 // length may differ, since newer qemus make it longer when they change an
 // image.
 func checkFields(cluster []byte) error {
-	for _, field := range []struct {
-		name string
-		at   int
-		want uint32
-	}{
+	be := binary.BigEndian
+	if err := checkConstants(cluster, []constant{
 		{"magic number", atMagic, magic},
-		{"version", atVersion, version},
 		{"cluster size's logarithm", atClusterBits, clusterBits},
 		{"encryption method", atCryptMethod, 0},
-		{"refcount order", atRefcountOrder, refcountOrder},
-	} {
+	}); err != nil {
+		return err
+	}
+	if at := be.Uint64(cluster[atBackingOffset:]); at != 0 {
+		return fmt.Errorf("%w: it has a backing file", ErrFormat)
+	}
+	if be.Uint32(cluster[atVersion:]) == oldVersion {
+		if size := be.Uint64(cluster[atSize:]); size == 0 || size > MaxSize {
+			return fmt.Errorf("%w: its size is %d bytes", ErrFormat, size)
+		}
+		return nil
+	}
+	if err := checkConstants(cluster, []constant{{"version", atVersion, version}, {"refcount order", atRefcountOrder, refcountOrder}}); err != nil {
+		return err
+	}
+	if features := be.Uint64(cluster[atIncompatibleFeatures:]); features != 0 {
+		return fmt.Errorf("%w: it uses the incompatible features %#x", ErrFormat, features)
+	}
+	if size := be.Uint64(cluster[atSize:]); size == 0 || size > MaxSize || size%sectorSize != 0 {
+		return fmt.Errorf("%w: its size is %d bytes", ErrFormat, size)
+	}
+	if length := be.Uint32(cluster[atHeaderLength:]); length < headerLength || length > ClusterSize || length%8 != 0 {
+		return fmt.Errorf("%w: its header is %d bytes long", ErrFormat, length)
+	}
+	return nil
+}
+
+// constant is a field that has the same value in all images that are read.
+type constant struct {
+	name string
+	at   int
+	want uint32
+}
+
+func checkConstants(cluster []byte, fields []constant) error {
+	for _, field := range fields {
 		if got := binary.BigEndian.Uint32(cluster[field.at:]); got != field.want {
 			return fmt.Errorf("%w: its %s is %#x instead of %#x", ErrFormat, field.name, got, field.want)
 		}
-	}
-	if at := binary.BigEndian.Uint64(cluster[atBackingOffset:]); at != 0 {
-		return fmt.Errorf("%w: it has a backing file", ErrFormat)
-	}
-	if features := binary.BigEndian.Uint64(cluster[atIncompatibleFeatures:]); features != 0 {
-		return fmt.Errorf("%w: it uses the incompatible features %#x", ErrFormat, features)
-	}
-	if size := binary.BigEndian.Uint64(cluster[atSize:]); size == 0 || size > MaxSize || size%sectorSize != 0 {
-		return fmt.Errorf("%w: its size is %d bytes", ErrFormat, size)
-	}
-	if length := binary.BigEndian.Uint32(cluster[atHeaderLength:]); length < headerLength || length > ClusterSize || length%8 != 0 {
-		return fmt.Errorf("%w: its header is %d bytes long", ErrFormat, length)
 	}
 	return nil
 }
