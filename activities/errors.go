@@ -32,6 +32,7 @@ var handlings = map[backup.Class]handling{
 	backup.RepositoryAuth:    {final: true},
 	backup.RepositoryFull:    {final: true},
 	backup.BackupPartial:     {final: true},
+	backup.BackupMissing:     {final: true},
 	backup.GaveUp:            {final: true},
 	backup.RetentionRefused:  {final: true},
 	backup.RepositoryDamaged: {final: true},

@@ -30,6 +30,9 @@ const (
 	RepositoryLocked Class = "RepositoryLocked"
 	// BackupPartial means that a backup was stored, but files are missing from it.
 	BackupPartial Class = "BackupPartial"
+	// BackupMissing means that the repository holds no such backup, or that it does not
+	// hold what is asked for.
+	BackupMissing Class = "BackupMissing"
 	// GaveUp means that passing faults did not pass for as long as they are waited
 	// for.
 	GaveUp Class = "GaveUp"

@@ -32,6 +32,10 @@ type Command struct {
 	// newline, while the program runs; Result.Stdout then stays empty. The slice
 	// is only valid during the call.
 	OnLine func(line []byte)
+	// Stdout, when set, receives standard output as it comes; Result.Stdout then stays
+	// empty, and OnLine is not called. When it returns an error, the program is told
+	// that nobody reads any more.
+	Stdout io.Writer
 	// OnStderrLine, when set, receives standard error in the same way. Secrets
 	// are not blotted out of the lines. The end is kept in Result.Stderr all the
 	// same.
@@ -125,9 +129,12 @@ func (e Exec) Run(ctx context.Context, c Command) (Result, error) {
 	}
 	var stdout bytes.Buffer
 	lines := lineWriter{onLine: c.OnLine}
-	if c.OnLine != nil {
+	switch {
+	case c.Stdout != nil:
+		cmd.Stdout = c.Stdout
+	case c.OnLine != nil:
 		cmd.Stdout = &lines
-	} else {
+	default:
 		cmd.Stdout = &stdout
 	}
 
