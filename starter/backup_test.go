@@ -288,7 +288,7 @@ func TestWrongUsage(t *testing.T) {
 		"attach and detach": {[]string{"backup", "shop/data", "--attach", "--detach"}, "[attach detach]"},
 		"format":            {[]string{"backup", "shop/data", "-o", "yaml"}, "is not table or json"},
 		"flag":              {[]string{"backup", "shop/data", "--fast"}, "unknown flag: --fast"},
-		"command":           {[]string{"restore"}, `unknown command "restore"`},
+		"command":           {[]string{"recover"}, `unknown command "recover"`},
 		"selection":         {[]string{"status", "Shop"}, "neither a namespace nor a claim"},
 		"selections":        {[]string{"status", "a", "b"}, "at most 1 arg"},
 		"limit":             {[]string{"runs", "--limit", "0"}, "--limit"},

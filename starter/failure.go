@@ -29,8 +29,9 @@ const exitCodesHelp = `Exit codes:
   0    success
   1    failed
   2    wrong usage
-  3    partial backup: it is stored, but misses files
-  4    not found: the claim, its volume, its image or the schedule does not exist
+  3    partial: the backup is stored, or the restore done, but misses files
+  4    not found: the claim, its volume, its image, the backup or the schedule does
+       not exist
   5    the claim is being backed up already, or the schedule's last run goes on
   6    Temporal, Kubernetes or the repository cannot be reached or opened
   7    only of "status --unprotected": volumes that are to be backed up are not
@@ -91,6 +92,7 @@ func classed(err error) error {
 		backup.InvalidInput:      exitUsage,
 		backup.BackupPartial:     exitPartial,
 		backup.VolumeGone:        exitNotFound,
+		backup.BackupMissing:     exitNotFound,
 		backup.RepositoryMissing: exitUnreachable,
 		backup.RepositoryAuth:    exitUnreachable,
 	}[class]

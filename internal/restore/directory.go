@@ -1,0 +1,132 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+)
+
+// DirectoryRequest says which files are restored, and where to.
+type DirectoryRequest struct {
+	// Path is the directory of the volume whose content is restored; empty for all.
+	Path string
+	// Include and Exclude are restic's patterns below Path; only one of them is given.
+	Include, Exclude []string
+	// Target is a directory that is empty or does not exist.
+	Target string
+	// Verify reads all files again.
+	Verify bool
+}
+
+// markPrefix begins the name of a directory in the target for as long as the restore is
+// not complete; the backup's ID ends it.
+const markPrefix = ".ammonite-restore-"
+
+// Directory restores files of a filesystem's backup into a directory, which becomes
+// what Path was, also in its owner, mode, times and extended attributes. An empty
+// directory is one with nothing but lost+found, or one in which an earlier restore of the
+// same backup ended too soon: that is gone on with.
+//
+// What could not be restored is listed in the result, and no error; it is tried again
+// when the same restore is repeated. Errors are InvalidInput and BackupMissing failures, and those of restic; after others, the same
+// restore goes on when it is tried again.
+func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(backup.Progress)) (Result, error) {
+	place := Within(q.Path)
+	node, err := s.Repository.Node(ctx, s.Run, s.ID, place)
+	switch {
+	case errors.Is(err, restic.ErrNotInBackup):
+		return Result{}, backup.Fail(backup.BackupMissing, fmt.Sprintf("backup %.8s holds no %s", s.ID, Beneath(place)), "`ammonite ls` shows what it holds.", nil)
+	case err != nil:
+		return Result{}, err
+	case node.Type != "dir":
+		return Result{}, refuse("Restore the directory that it is in, with --include.", "%s is no directory", Beneath(place))
+	}
+	mark := filepath.Join(q.Target, markPrefix+s.ID)
+	resumed, err := prepare(q.Target, mark)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Resumed: resumed}
+	result.Restored, err = s.Repository.Restore(ctx, s.Run, restic.RestoreRequest{
+		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Resume: resumed, Verify: q.Verify,
+	}, progress)
+	if err != nil {
+		return result, err
+	}
+	if result.FailedCount > 0 {
+		result.Mark = mark
+		return result, dress(q.Target, node)
+	}
+	result.Verified = q.Verify
+	if err := os.Remove(mark); err != nil {
+		return result, fmt.Errorf("taking away the mark of an incomplete restore: %w", err)
+	}
+	return result, dress(q.Target, node)
+}
+
+// prepare makes the target if need be, and marks it. It reports whether it was marked
+// before.
+func prepare(target, mark string) (resumed bool, err error) {
+	if err := os.Mkdir(target, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, unusable(target, err)
+	}
+	entries, err := os.ReadDir(target)
+	if err != nil {
+		return false, unusable(target, err)
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		switch {
+		case name == filepath.Base(mark):
+			return true, nil
+		case strings.HasPrefix(name, markPrefix):
+			return false, refuse("Finish that, or empty the directory.", "%s holds an incomplete restore of backup %.8s", target, strings.TrimPrefix(name, markPrefix))
+		}
+	}
+	for _, entry := range entries {
+		if entry.Name() != "lost+found" {
+			return false, refuse("Restore into a directory that is empty or does not exist.", "%s is not empty: it holds %q", target, entry.Name())
+		}
+	}
+	if err := os.Mkdir(mark, 0o700); err != nil {
+		return false, unusable(target, err)
+	}
+	return false, nil
+}
+
+func unusable(target string, err error) error {
+	return backup.Fail(backup.InvalidInput, "nothing can be restored into "+target, "Name a directory that you may write to.", err)
+}
+
+// dress gives a directory what restic gives to all that it restores, but not to the
+// target itself.
+func dress(dir string, node restic.Node) error {
+	err := os.Lchown(dir, int(node.UID), int(node.GID))
+	if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+		err = nil // only root gives files away; restic does the same
+	}
+	if err == nil {
+		err = os.Chmod(dir, node.Mode)
+	}
+	for _, a := range node.Attributes {
+		if err == nil {
+			err = unix.Lsetxattr(dir, a.Name, a.Value, 0)
+		}
+	}
+	if err == nil {
+		err = os.Chtimes(dir, node.Accessed, node.Modified)
+	}
+	if err != nil {
+		return fmt.Errorf("all files are restored, but %s itself could not be made what it was: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package restore
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/qcow2"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+)
+
+// Format is how a file holds a disk.
+type Format string
+
+// The formats.
+const (
+	Raw   Format = "raw"
+	QCOW2 Format = "qcow2"
+)
+
+// File restores the disk of a block volume into a file that does not exist yet, and
+// that exists only when it is complete. A raw file is sparse where the disk holds no
+// data. With verify, the file is read again when it is on its disk.
+//
+// Errors are InvalidInput and BackupMissing failures, and those of restic.
+func File(ctx context.Context, s Source, file string, format Format, verify bool, progress func(backup.Progress)) (result Result, err error) {
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return Result{}, refuse("Name one that does not exist yet.", "%s exists", file)
+	}
+	part, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".ammonite-*")
+	if err != nil {
+		return Result{}, unusable(file, err)
+	}
+	defer func() {
+		// Renamed, if all went well.
+		err = errors.Join(err, part.Close(), ignore(os.Remove(part.Name()), fs.ErrNotExist))
+	}()
+	written := &hashed{w: part, h: sha256.New()}
+	if result, err = Disk(ctx, s, written, format, progress); err != nil {
+		return result, err
+	}
+	if format == Raw {
+		err = part.Truncate(int64(result.Size))
+	}
+	if err == nil {
+		err = part.Sync()
+	}
+	if err == nil && verify {
+		result.Verified = true
+		err = written.verify(part)
+	}
+	if err == nil {
+		// Not over what somebody has made meanwhile.
+		err = unix.Renameat2(unix.AT_FDCWD, part.Name(), unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		return result, fmt.Errorf("writing %s: %w", file, err)
+	}
+	return result, nil
+}
+
+func ignore(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
+}
+
+// Stream restores the disk of a block volume to a stream, as QCOW2.
+func Stream(ctx context.Context, s Source, w io.Writer, progress func(backup.Progress)) (Result, error) {
+	return Disk(ctx, s, &sequence{w: w}, QCOW2, progress)
+}
+
+// Disk restores the disk of a block volume to w. Of a raw disk, only what holds data is
+// written; a QCOW2 file is written from its first byte to its last. What the backup holds
+// is checked by restic as it is read, and is refused when it is no image that stands
+// alone.
+func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress func(backup.Progress)) (result Result, err error) {
+	read, write := io.Pipe()
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	dumped := make(chan error, 1)
+	go func() {
+		err := s.Repository.Dump(reading, s.Run, s.ID, backup.DiskPath, write)
+		write.CloseWithError(err)
+		dumped <- err
+	}()
+	result, err = convert(ctx, read, w, format, progress)
+	if err != nil {
+		stop(err)
+	}
+	// Whoever still writes is told that nobody reads.
+	_ = read.CloseWithError(errNobodyReads)
+	dumpErr := <-dumped
+	switch {
+	case ctx.Err() != nil:
+		return result, context.Cause(ctx)
+	case errors.Is(dumpErr, restic.ErrNotInBackup):
+		return result, backup.Fail(backup.BackupMissing, fmt.Sprintf("backup %.8s holds no disk", s.ID), "It is a backup of files: restore it to a directory.", nil)
+	case dumpErr != nil && !errors.Is(dumpErr, errNobodyReads) && reading.Err() == nil:
+		// Also when the image seemed complete.
+		return result, dumpErr
+	case errors.Is(err, qcow2.ErrFormat):
+		return result, backup.Fail(backup.InvalidInput, "the disk in the backup cannot be restored as it is",
+			"Restore "+backup.DiskPath+" with `restic dump`, and look at it with `qemu-img info -f qcow2`.", err)
+	}
+	return result, err
+}
+
+var errNobodyReads = errors.New("nobody reads any more")
+
+// convert reads an image from a stream.
+func convert(ctx context.Context, stream io.Reader, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {
+	target := w
+	if format == QCOW2 {
+		stream = io.TeeReader(stream, &sequence{at: w})
+		target = nowhere{}
+	}
+	image, err := qcow2.NewReader(stream)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{Size: image.Header().Size}
+	err = image.CopyTo(ctx, target, func(copied uint64) {
+		result.Bytes = copied
+		if progress != nil {
+			progress(backup.Progress{
+				Step: "Restore", BytesDone: copied, BytesTotal: image.Allocated(),
+				Percent: 100 * float64(copied) / float64(image.Allocated()),
+			})
+		}
+	})
+	if err == nil {
+		// An image may have more than its data, and restic wants to get rid of it.
+		_, err = io.Copy(io.Discard, stream)
+	}
+	result.Files = 1
+	return result, err
+}
+
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// sequence writes what comes to it one after the other: to w, or into at.
+type sequence struct {
+	w      io.Writer
+	at     io.WriterAt
+	offset int64
+}
+
+func (s *sequence) Write(p []byte) (n int, err error) {
+	if s.at != nil {
+		n, err = s.at.WriteAt(p, s.offset)
+	} else {
+		n, err = s.w.Write(p)
+	}
+	s.offset += int64(n)
+	return n, err
+}
+
+func (s *sequence) WriteAt(p []byte, offset int64) (int, error) {
+	if offset != s.offset {
+		return 0, fmt.Errorf("a stream is at %d and cannot be written at %d", s.offset, offset)
+	}
+	return s.Write(p)
+}
+
+// hashed keeps a hash of what is written, in the order of the file.
+type hashed struct {
+	w       io.WriterAt
+	h       hash.Hash
+	extents []extent
+}
+
+type extent struct{ offset, length int64 }
+
+func (f *hashed) WriteAt(p []byte, offset int64) (int, error) {
+	n, err := f.w.WriteAt(p, offset)
+	f.h.Write(p[:n])
+	if last := len(f.extents) - 1; last >= 0 && f.extents[last].offset+f.extents[last].length == offset {
+		f.extents[last].length += int64(n)
+	} else {
+		f.extents = append(f.extents, extent{offset, int64(n)})
+	}
+	return n, err
+}
+
+// verify reads what was written, from the disk rather than from memory where the
+// kernel lets go of that.
+func (f *hashed) verify(file *os.File) error {
+	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
+	again := sha256.New()
+	for _, e := range f.extents {
+		if _, err := io.Copy(again, io.NewSectionReader(file, e.offset, e.length)); err != nil {
+			return fmt.Errorf("reading again what was written: %w", err)
+		}
+	}
+	if [sha256.Size]byte(again.Sum(nil)) != [sha256.Size]byte(f.h.Sum(nil)) {
+		return errors.New("what was written is not what is there. Restore to another disk")
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+// Package restore puts what a backup holds into directories and files of this machine.
+// It needs the repository alone, and leaves nothing half done without saying so.
+package restore
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+)
+
+// Repository is what a restore needs of a restic repository.
+type Repository interface {
+	Restore(ctx context.Context, run command.Runner, q restic.RestoreRequest, progress func(backup.Progress)) (restic.Restored, error)
+	Node(ctx context.Context, run command.Runner, id, path string) (restic.Node, error)
+	Dump(ctx context.Context, run command.Runner, id, path string, w io.Writer) error
+}
+
+// Source is what is restored.
+type Source struct {
+	Repository Repository
+	Run        command.Runner
+	// ID is the backup's whole ID.
+	ID string
+}
+
+// Result is what a restore did.
+type Result struct {
+	restic.Restored
+	// Size is that of a disk, in bytes; Bytes are those of it that hold data.
+	Size uint64 `json:"size,omitempty"`
+	// Resumed says that an earlier restore of the same backup was gone on with.
+	Resumed bool `json:"resumed,omitempty"`
+	// Mark is the directory that shows the target to be incomplete, if it is.
+	Mark string `json:"mark,omitempty"`
+	// Verified says that what was written was read again and is right.
+	Verified bool `json:"verified"`
+}
+
+// Within is the place of a path of a volume in a backup of its files. The path is the
+// volume's own, with or without a / at its beginning; it cannot lead out of the volume.
+func Within(p string) string { return path.Join(backup.DataPath, path.Join("/", p)) }
+
+// Beneath is the path of a volume that a place in a backup of its files stands for.
+func Beneath(place string) string {
+	return path.Join("/", strings.TrimPrefix(place, backup.DataPath))
+}
+
+func refuse(remedy, what string, args ...any) error {
+	return backup.Fail(backup.InvalidInput, fmt.Sprintf(what, args...), remedy, nil)
+}
