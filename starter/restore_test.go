@@ -17,6 +17,7 @@ import (
 
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/qcow2"
+	"github.com/ammonite-backup/ammonite/internal/restic/restictest"
 )
 
 // shelf is a repository of the real restic with backups of a few volumes, which tests
@@ -32,7 +33,7 @@ type shelf struct {
 }
 
 func (s *shelf) environ() []string {
-	return []string{"RESTIC_REPOSITORY=" + filepath.Join(s.dir, "repository"), "RESTIC_PASSWORD=sesame", resticVariable + "=" + s.restic}
+	return []string{"RESTIC_REPOSITORY=" + filepath.Join(s.dir, "repository"), "RESTIC_PASSWORD=" + restictest.Password, resticVariable + "=" + s.restic}
 }
 
 func (s *shelf) run(t *testing.T, stdin []byte, args ...string) string {
@@ -69,13 +70,10 @@ func TestMain(m *testing.M) {
 
 func makeShelf(t *testing.T) (s shelf) {
 	var err error
-	if s.restic = os.Getenv(resticVariable); s.restic == "" {
-		s.restic, err = exec.LookPath("restic")
-		require.NoError(t, err, "these tests run the real restic: put it on PATH, or name it in %s (`make tools` builds it)", resticVariable)
-	}
+	s.restic = restictest.Binary(t)
 	s.dir, err = os.MkdirTemp("", "ammonite-starter-test-")
 	require.NoError(t, err)
-	s.run(t, nil, "init")
+	restictest.New(t, filepath.Join(s.dir, "repository"))
 
 	s.tree = filepath.Join(s.dir, "data")
 	write := func(name, content string) {
@@ -316,7 +314,7 @@ func TestRestoreThatCannotBeWhole(t *testing.T) {
 	requireEntries(t, dir, "etc", "var")
 	content, err := os.ReadFile(filepath.Join(dir, "var/lib/table.sql"))
 	require.NoError(t, err)
-	require.Equal(t, strings.Repeat("rows", 1000), string(content))
+	require.True(t, strings.Repeat("rows", 1000) == string(content), "a file that could not be written is taken for restored")
 }
 
 func TestRestoreToAFile(t *testing.T) {

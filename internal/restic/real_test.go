@@ -21,40 +21,12 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/restic/restictest"
 )
 
 // These tests run the real restic on repositories of their own.
 
-var program = sync.OnceValues(func() (string, error) {
-	if given := os.Getenv("AMMONITE_RESTIC"); given != "" {
-		return given, nil
-	}
-	return exec.LookPath("restic")
-})
-
-const password = "sesame"
-
-// template is the path of an empty repository. Each test works on a copy, since
-// making one takes restic a second.
-var template = sync.OnceValues(func() (string, error) {
-	binary, err := program()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "ammonite-restic-test-")
-	if err != nil {
-		return "", err
-	}
-	return dir, at(binary, dir).Ensure(context.Background(), command.Exec{})
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, err := template(); err == nil {
-		os.RemoveAll(dir)
-	}
-	os.Exit(code)
-}
+const password = restictest.Password
 
 func at(binary, path string) restic.Repository {
 	return restic.Repository{
@@ -64,22 +36,12 @@ func at(binary, path string) restic.Repository {
 	}
 }
 
-func binary(t *testing.T) string {
-	t.Helper()
-	path, err := program()
-	require.NoError(t, err, "these tests run the real restic: put it on PATH, or name it in AMMONITE_RESTIC (`make tools` builds it)")
-	return path
-}
-
 // newRepository returns an empty repository and its path.
 func newRepository(t *testing.T) (restic.Repository, string) {
 	t.Helper()
-	bin := binary(t)
-	empty, err := template()
-	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "repository")
-	require.NoError(t, os.CopyFS(path, os.DirFS(empty)))
-	return at(bin, path), path
+	restictest.New(t, path)
+	return at(restictest.Binary(t), path), path
 }
 
 // newVolume returns a directory with two files and the request to back it up.
@@ -278,7 +240,7 @@ func TestFullStorage(t *testing.T) {
 	p := newPlace(t)
 	mountpoint := t.TempDir()
 	p.mount(t, "-t", "tmpfs", "-o", "size=512k", "none", mountpoint)
-	r := at(binary(t), filepath.Join(mountpoint, "repository"))
+	r := at(restictest.Binary(t), filepath.Join(mountpoint, "repository"))
 	require.NoError(t, r.Ensure(t.Context(), p))
 	_, q := newVolume(t)
 	_, err := r.BackUp(t.Context(), p, q, nil)

@@ -20,8 +20,6 @@ type RestoreRequest struct {
 	// Include and Exclude are restic's patterns, relative to Dir. Without Include, all
 	// is.
 	Include, Exclude []string
-	// Resume leaves files that have the backup's size and time as they are.
-	Resume bool
 	// Verify reads all files again when they are written.
 	Verify bool
 }
@@ -53,17 +51,16 @@ func isUnfit(a Attribute) bool {
 	})
 }
 
-// Restore restores files, sparse where they hold zeros. What could not be restored is
-// listed in Restored, and no error.
+// Restore restores files, sparse where they hold zeros. Of what is there already, restic
+// reads the content, and fetches only what differs: it never goes by size and time, which
+// it also gives to a file that it could not write. What could not be restored is listed
+// in Restored, and no error.
 //
 // progress, which may be nil, is called once a second.
 func (r Repository) Restore(ctx context.Context, run command.Runner, q RestoreRequest, progress func(backup.Progress)) (Restored, error) {
 	args := []string{reading, "--sparse", "--target", q.Target}
 	for _, pattern := range unfit {
 		args = append(args, "--exclude-xattr", pattern)
-	}
-	if q.Resume {
-		args = append(args, "--overwrite", "if-changed")
 	}
 	if q.Verify {
 		args = append(args, "--verify")

@@ -57,7 +57,7 @@ func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(
 	}
 	result := Result{Resumed: resumed}
 	result.Restored, err = s.Repository.Restore(ctx, s.Run, restic.RestoreRequest{
-		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Resume: resumed, Verify: q.Verify,
+		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Verify: q.Verify,
 	}, progress)
 	if err != nil {
 		return result, err
