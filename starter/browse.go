@@ -16,23 +16,6 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
-// within is the place in the backup of a path of the volume, which cannot lead out of
-// it.
-func (b opened) within(p string) string { return path.Join(b.root(), path.Join("/", p)) }
-
-// beneath is the path of the volume that a place in the backup stands for, and whether
-// it is one of the volume.
-func (b opened) beneath(place string) (string, bool) {
-	if b.root() == "/" {
-		return place, true
-	}
-	rest, ok := strings.CutPrefix(place, b.root())
-	if rest == "" {
-		return "/", ok
-	}
-	return rest, ok && rest[0] == '/'
-}
-
 func newListCommand(s surroundings) *cobra.Command {
 	var (
 		repository repositoryFlag
@@ -66,16 +49,16 @@ func listFiles(ctx context.Context, s surroundings, name repositoryFlag, p catal
 	if err != nil {
 		return err
 	}
-	place := b.within(dir)
+	place := catalogue.Within(b.kind, dir)
 	found := false
 	entries := []restic.Entry{}
 	err = b.repository.List(ctx, s.run, b.ID, place, recursive, func(e restic.Entry) {
 		found = true
 		// A directory is listed before what is in it; a file is meant itself.
-		if own := e.Path == place; own && e.Type == "dir" {
+		if e.Path == place && e.Type == "dir" {
 			return
 		}
-		if shown, ok := b.beneath(e.Path); ok {
+		if shown, ok := catalogue.Beneath(b.kind, e.Path); ok {
 			e.Path = shown
 			entries = append(entries, e)
 		}
@@ -135,7 +118,7 @@ func printFile(ctx context.Context, s surroundings, name repositoryFlag, what st
 	if err != nil {
 		return err
 	}
-	err = b.repository.Dump(ctx, s.run, b.ID, b.within(file), s.stdout)
+	err = b.repository.Dump(ctx, s.run, b.ID, catalogue.Within(b.kind, file), s.stdout)
 	if errors.Is(err, restic.ErrNotInBackup) {
 		return backup.Fail(backup.BackupMissing, fmt.Sprintf("%s holds no file or directory /%s", b, file), "`ammonite ls` shows what it holds.", nil)
 	}
@@ -203,7 +186,7 @@ func findFiles(ctx context.Context, s surroundings, name repositoryFlag, claim b
 		for _, f := range found {
 			b, ok := of[f.ID]
 			for _, e := range f.Matches {
-				if shown, beneath := b.beneath(e.Path); ok && beneath {
+				if shown, beneath := catalogue.Beneath(b.kind, e.Path); ok && beneath {
 					e.Path = shown
 					files = append(files, foundFile{Backup: f.ID, Time: moment(b.Time), Entry: e})
 				}
@@ -267,9 +250,9 @@ func diffBackups(ctx context.Context, s surroundings, name repositoryFlag, args 
 	}
 	changes := []restic.Change{}
 	err = all.Diff(ctx, s.run, two[0].ID, two[1].ID, func(c restic.Change) {
-		shown, ok := two[0].beneath(c.Path)
+		shown, ok := catalogue.Beneath(two[0].kind, c.Path)
 		if !ok {
-			shown, ok = two[1].beneath(c.Path)
+			shown, ok = catalogue.Beneath(two[1].kind, c.Path)
 		}
 		if ok {
 			c.Path = shown

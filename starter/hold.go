@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
-	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/catalogue"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -54,14 +52,12 @@ func newReleaseCommand(s surroundings) *cobra.Command {
 	return cmd
 }
 
-var idPattern = regexp.MustCompile(`^[0-9a-f]{8,64}$`)
-
 func someIDs(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return errors.New("give the ID of a backup, as `ammonite snapshots` shows it")
 	}
 	for _, id := range args {
-		if !idPattern.MatchString(id) {
+		if p, err := catalogue.Parse(id); err != nil || p.ID == "" {
 			return fmt.Errorf("%q is not the ID of a backup. `ammonite snapshots` shows them", id)
 		}
 	}
@@ -71,17 +67,17 @@ func someIDs(_ *cobra.Command, args []string) error {
 // retag sets the hold of backups, or takes it away. It does nothing if one of them
 // does not exist.
 func retag(ctx context.Context, s surroundings, name repositoryFlag, given []string, hold bool) error {
-	list, err := listBackups(ctx, s, name)
+	all, err := s.openAll(ctx, name)
 	if err != nil {
 		return err
 	}
 	in := activities.HoldInput{Repository: string(name), Release: !hold}
 	for _, short := range given {
-		full, err := backupWithID(list, short)
+		full, err := catalogue.Choose(all.backups, catalogue.Point{ID: short})
 		if err != nil {
 			return err
 		}
-		in.IDs = append(in.IDs, full.Origin())
+		in.IDs = append(in.IDs, full.Origin)
 	}
 	c, err := s.connect(ctx)
 	if err != nil {
@@ -99,21 +95,4 @@ func retag(ctx context.Context, s surroundings, name repositoryFlag, given []str
 	}
 	_, err = fmt.Fprintf(s.stdout, "%s %s, %d had been before.\n", counted(held.Changed, "backup"), done, held.Before)
 	return err
-}
-
-// backupWithID finds a backup by its ID or the beginning of it.
-func backupWithID(list []restic.Snapshot, id string) (restic.Snapshot, error) {
-	var found []restic.Snapshot
-	for _, s := range list {
-		if strings.HasPrefix(s.ID, id) {
-			found = append(found, s)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return restic.Snapshot{}, exit(exitNotFound, fmt.Errorf("there is no backup %s. `ammonite snapshots` shows them; an ID changes when a backup is held or released", id))
-	case 1:
-		return found[0], nil
-	}
-	return restic.Snapshot{}, exit(exitUsage, fmt.Errorf("%d backups begin with %s. Give more of the ID", len(found), id))
 }

@@ -39,17 +39,13 @@ type openedRepository struct {
 }
 
 func (s surroundings) openAll(ctx context.Context, name repositoryFlag) (openedRepository, error) {
-	repository, err := s.repository(name)
+	repository, list, err := listBackups(ctx, s, name)
 	if err != nil {
 		return openedRepository{}, err
 	}
-	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
-	if err != nil {
-		return openedRepository{}, exit(exitUnreachable, err)
-	}
 	all := openedRepository{Repository: repository}
 	for _, b := range list {
-		all.backups = append(all.backups, catalogue.Backup{ID: b.ID, Host: b.Host, Tags: b.Tags, Time: b.Time})
+		all.backups = append(all.backups, catalogue.Backup{ID: b.ID, Origin: b.Origin(), Host: b.Host, Tags: b.Tags, Time: b.Time})
 	}
 	return all, nil
 }
@@ -74,14 +70,6 @@ func (b opened) String() string {
 		name = claims[0].String()
 	}
 	return fmt.Sprintf("%s as of %s (backup %s)", name, moment(b.Time), shortID(b.ID))
-}
-
-// root is the directory in the backup that stands for the volume.
-func (b opened) root() string {
-	if b.kind == backup.KindRBDBlock {
-		return "/"
-	}
-	return backup.DataPath
 }
 
 // of reports whether the backup may be one of a claim.

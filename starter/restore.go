@@ -45,7 +45,7 @@ is switched off.
   ammonite restore shop/data --at 2026-03-01T12:00 --to-dir etc --path /etc
   ammonite restore shop/data --to-dir found --include '*.sql'
   ammonite restore shop/disk --to-file disk.qcow2
-  ammonite restore shop/disk --to-file - | qemu-img ...`,
+  ammonite restore shop/disk --to-file - | ssh host 'cat > disk.qcow2'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.read(args[0]); err != nil {

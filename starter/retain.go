@@ -112,7 +112,7 @@ func previewRetention(ctx context.Context, s surroundings, o retainOptions) erro
 	if err != nil {
 		return err
 	}
-	list, err := listBackups(ctx, s, o.repository)
+	_, list, err := listBackups(ctx, s, o.repository)
 	if err != nil {
 		return err
 	}

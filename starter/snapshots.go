@@ -50,21 +50,21 @@ host name. Where that could mean several claims, the host name is shown.
 	return cmd
 }
 
-// listBackups lists all backups of a repository.
-func listBackups(ctx context.Context, s surroundings, name repositoryFlag) ([]restic.Snapshot, error) {
+// listBackups opens a repository and lists all of its backups.
+func listBackups(ctx context.Context, s surroundings, name repositoryFlag) (restic.Repository, []restic.Snapshot, error) {
 	repository, err := s.repository(name)
 	if err != nil {
-		return nil, err
+		return repository, nil, err
 	}
 	list, err := repository.Snapshots(ctx, s.run, restic.Filter{})
 	if err != nil {
-		return nil, exit(exitUnreachable, err)
+		return repository, nil, exit(exitUnreachable, err)
 	}
-	return list, nil
+	return repository, list, nil
 }
 
 func runSnapshots(ctx context.Context, s surroundings, o snapshotsOptions) error {
-	list, err := listBackups(ctx, s, o.repository)
+	_, list, err := listBackups(ctx, s, o.repository)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package catalogue
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,10 +15,12 @@ import (
 
 // Backup is one that a repository holds.
 type Backup struct {
-	ID   string
-	Host string
-	Tags []string
-	Time time.Time
+	ID string
+	// Origin is the ID that it had first, before its tags were changed.
+	Origin string
+	Host   string
+	Tags   []string
+	Time   time.Time
 }
 
 // Partial reports whether the backup is known to miss files.
@@ -120,9 +123,31 @@ func Choose(list []Backup, p Point) (Backup, error) {
 	case doubtful > 0:
 		return Backup{}, missing(p, fmt.Sprintf("%d that have no tags may be another claim's, by their host name", doubtful))
 	case partial > 0:
-		return Backup{}, missing(p, fmt.Sprintf("%d are partial: they miss files", partial))
+		return Backup{}, missing(p, fmt.Sprintf("it has only partial ones, %d, which miss files", partial))
 	}
 	return Backup{}, backup.Fail(backup.BackupMissing, "there is no backup of "+p.String(), "`ammonite snapshots` shows what there is.", nil)
+}
+
+// Within is the place, in the backup of a volume of that kind, of a path of the volume,
+// with or without a / at its beginning. It cannot lead out of the volume.
+func Within(kind backup.Kind, p string) string { return path.Join(root(kind), path.Join("/", p)) }
+
+// Beneath is the path of the volume that a place in its backup stands for, and whether it
+// is one of the volume.
+func Beneath(kind backup.Kind, place string) (string, bool) {
+	if root(kind) == "/" {
+		return place, true
+	}
+	rest, ok := strings.CutPrefix(place, root(kind))
+	return path.Join("/", rest), ok && (rest == "" || rest[0] == '/')
+}
+
+// root is the directory in a backup that stands for the volume.
+func root(kind backup.Kind) string {
+	if kind == backup.KindRBDBlock {
+		return "/"
+	}
+	return backup.DataPath
 }
 
 // of reports whether a claim has the name that is meant.

@@ -88,7 +88,7 @@ func TestChoose(t *testing.T) {
 		says  string
 	}{
 		"shop/data@2026-03-01": {backup.BackupMissing, "there is no backup of shop/data@2026-03-01T23:59:59Z. `ammonite snapshots`"},
-		"shop/other":           {backup.BackupMissing, "there is no good backup of shop/other; 1 are partial: they miss files. Give the ID of one"},
+		"shop/other":           {backup.BackupMissing, "there is no good backup of shop/other; it has only partial ones, 1, which miss files. Give the ID of one"},
 		"a/b-nspvc-c":          {backup.BackupMissing, "1 that have no tags may be another claim's"},
 		"ffffffff":             {backup.BackupMissing, "there is no backup ffffffff"},
 	} {

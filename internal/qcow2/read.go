@@ -55,20 +55,6 @@ func (r *Reader) Header() Header { return r.header }
 // Allocated is how many bytes of the device the image holds, in whole clusters.
 func (r *Reader) Allocated() uint64 { return r.layout.Allocated() }
 
-// Extent is a part of the device that holds data.
-type Extent struct{ Offset, Length uint64 }
-
-// Extents calls yield with each part of the device that holds data, in their order.
-// All else reads as zeros.
-func (r *Reader) Extents(yield func(Extent) bool) {
-	last := ceil(r.layout.size, ClusterSize)
-	for first, end := r.layout.next(0, last); first < end; first, end = r.layout.next(end, last) {
-		if !yield(Extent{first * ClusterSize, min(end*ClusterSize, r.layout.size) - first*ClusterSize}) {
-			return
-		}
-	}
-}
-
 // CopyTo writes what the device holds to w, in pieces of at most defaultChunkSize
 // bytes, and calls progress after each with how many bytes of Allocated it was so far.
 // What holds no data is not written. It can be called once, and returns at the end of

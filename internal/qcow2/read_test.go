@@ -54,18 +54,11 @@ func requireRead(t testing.TB, stream []byte, source pattern, clusters map[uint6
 	r, d, err := read(t, bytes.NewReader(stream))
 	require.NoError(t, err)
 	require.Len(t, d, len(clusters))
-	var extents uint64
-	for e := range r.Extents {
-		extents += e.Length
-	}
-	var bytesOf uint64
 	size := (source.size + 511) / 512 * 512
 	for n := range clusters {
 		inside := min(qcow2.ClusterSize, size-n*qcow2.ClusterSize)
-		bytesOf += inside
 		require.True(t, bytes.Equal(source.cluster(n)[:inside], d[n]), "cluster %d", n)
 	}
-	require.Equal(t, bytesOf, extents)
 	require.EqualValues(t, len(clusters)*qcow2.ClusterSize, r.Allocated())
 }
 

@@ -32,8 +32,7 @@ type Restored struct {
 	SkippedFiles uint64 `json:"skippedFiles,omitempty"`
 	SkippedBytes uint64 `json:"skippedBytes,omitempty"`
 	// Failed are entries that could not be restored as they were, with why, of at most
-	// entryLimit bytes each; FailedCount counts all
-	// errors.
+	// entryLimit bytes each; FailedCount counts all errors.
 	Failed      []string `json:"failed,omitempty"`
 	FailedCount int      `json:"failedCount,omitempty"`
 }
@@ -109,7 +108,7 @@ func (w *restoring) line(line []byte) {
 		Skipped      uint64 `json:"files_skipped"`
 		SkippedBytes uint64 `json:"bytes_skipped"`
 	}
-	if json.Unmarshal(line, &m) != nil {
+	if json.Unmarshal(line, &m) != nil || m.Kind != "status" && m.Kind != "summary" {
 		return
 	}
 	w.result.Files, w.result.Bytes = m.Done, m.Written

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/catalogue"
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
 
@@ -37,18 +39,19 @@ const markPrefix = ".ammonite-restore-"
 // same backup ended too soon: that is gone on with.
 //
 // What could not be restored is listed in the result, and no error; it is tried again
-// when the same restore is repeated. Errors are InvalidInput and BackupMissing failures, and those of restic; after others, the same
-// restore goes on when it is tried again.
+// when the same restore is repeated. Errors are InvalidInput and BackupMissing failures,
+// and those of restic; after others, the same restore goes on when it is tried again.
 func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(backup.Progress)) (Result, error) {
-	place := Within(q.Path)
+	shown := path.Join("/", q.Path)
+	place := catalogue.Within(backup.KindRBDFilesystem, q.Path)
 	node, err := s.Repository.Node(ctx, s.Run, s.ID, place)
 	switch {
 	case errors.Is(err, restic.ErrNotInBackup):
-		return Result{}, backup.Fail(backup.BackupMissing, fmt.Sprintf("backup %.8s holds no %s", s.ID, Beneath(place)), "`ammonite ls` shows what it holds.", nil)
+		return Result{}, backup.Fail(backup.BackupMissing, fmt.Sprintf("backup %.8s holds no %s", s.ID, shown), "`ammonite ls` shows what it holds.", nil)
 	case err != nil:
 		return Result{}, err
 	case node.Type != "dir":
-		return Result{}, refuse("Restore the directory that it is in, with --include.", "%s is no directory", Beneath(place))
+		return Result{}, refuse("Restore the directory that it is in, with --include.", "%s is no directory", shown)
 	}
 	mark := filepath.Join(q.Target, markPrefix+s.ID)
 	resumed, err := prepare(q.Target, mark)
@@ -62,15 +65,20 @@ func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(
 	if err != nil {
 		return result, err
 	}
+	if err := dress(q.Target, node); err != nil {
+		result.Failed = append(result.Failed, fmt.Sprintf("%s itself: %v", q.Target, err))
+		result.FailedCount++
+	}
 	if result.FailedCount > 0 {
 		result.Mark = mark
-		return result, dress(q.Target, node)
+	} else {
+		result.Verified = q.Verify
+		if err := os.Remove(mark); err != nil {
+			return result, fmt.Errorf("taking away the mark of an incomplete restore: %w", err)
+		}
 	}
-	result.Verified = q.Verify
-	if err := os.Remove(mark); err != nil {
-		return result, fmt.Errorf("taking away the mark of an incomplete restore: %w", err)
-	}
-	return result, dress(q.Target, node)
+	// After the last change of what is in it.
+	return result, os.Chtimes(q.Target, node.Accessed, node.Modified)
 }
 
 // prepare makes the target if need be, and marks it. It reports whether it was marked
@@ -108,9 +116,9 @@ func unusable(target string, err error) error {
 }
 
 // dress gives a directory what restic gives to all that it restores, but not to the
-// target itself.
+// target itself, except for its times.
 func dress(dir string, node restic.Node) error {
-	err := os.Lchown(dir, int(node.UID), int(node.GID))
+	err := os.Chown(dir, int(node.UID), int(node.GID))
 	if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
 		err = nil // only root gives files away; restic does the same
 	}
@@ -119,14 +127,8 @@ func dress(dir string, node restic.Node) error {
 	}
 	for _, a := range node.Attributes {
 		if err == nil {
-			err = unix.Lsetxattr(dir, a.Name, a.Value, 0)
+			err = unix.Setxattr(dir, a.Name, a.Value, 0)
 		}
 	}
-	if err == nil {
-		err = os.Chtimes(dir, node.Accessed, node.Modified)
-	}
-	if err != nil {
-		return fmt.Errorf("all files are restored, but %s itself could not be made what it was: %w", dir, err)
-	}
-	return nil
+	return err
 }

@@ -55,8 +55,8 @@ func File(ctx context.Context, s Source, file string, format Format, verify bool
 		err = part.Sync()
 	}
 	if err == nil && verify {
-		result.Verified = true
 		err = written.verify(part)
+		result.Verified = err == nil
 	}
 	if err == nil {
 		// Not over what somebody has made meanwhile.
@@ -122,7 +122,7 @@ var errNobodyReads = errors.New("nobody reads any more")
 func convert(ctx context.Context, stream io.Reader, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {
 	target := w
 	if format == QCOW2 {
-		stream = io.TeeReader(stream, &sequence{at: w})
+		stream = io.TeeReader(stream, io.NewOffsetWriter(w, 0))
 		target = nowhere{}
 	}
 	image, err := qcow2.NewReader(stream)
@@ -151,28 +151,19 @@ type nowhere struct{}
 
 func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
-// sequence writes what comes to it one after the other: to w, or into at.
+// sequence is a stream that is written from its first byte to its last.
 type sequence struct {
 	w      io.Writer
-	at     io.WriterAt
 	offset int64
-}
-
-func (s *sequence) Write(p []byte) (n int, err error) {
-	if s.at != nil {
-		n, err = s.at.WriteAt(p, s.offset)
-	} else {
-		n, err = s.w.Write(p)
-	}
-	s.offset += int64(n)
-	return n, err
 }
 
 func (s *sequence) WriteAt(p []byte, offset int64) (int, error) {
 	if offset != s.offset {
 		return 0, fmt.Errorf("a stream is at %d and cannot be written at %d", s.offset, offset)
 	}
-	return s.Write(p)
+	n, err := s.w.Write(p)
+	s.offset += int64(n)
+	return n, err
 }
 
 // hashed keeps a hash of what is written, in the order of the file.

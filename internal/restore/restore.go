@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path"
-	"strings"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -40,15 +38,6 @@ type Result struct {
 	Mark string `json:"mark,omitempty"`
 	// Verified says that what was written was read again and is right.
 	Verified bool `json:"verified"`
-}
-
-// Within is the place of a path of a volume in a backup of its files. The path is the
-// volume's own, with or without a / at its beginning; it cannot lead out of the volume.
-func Within(p string) string { return path.Join(backup.DataPath, path.Join("/", p)) }
-
-// Beneath is the path of a volume that a place in a backup of its files stands for.
-func Beneath(place string) string {
-	return path.Join("/", strings.TrimPrefix(place, backup.DataPath))
 }
 
 func refuse(remedy, what string, args ...any) error {
