@@ -29,6 +29,10 @@ type Ceph interface {
 	Inspect(ctx context.Context, v backup.Volume) (backup.Volume, error)
 	EnsureSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error)
 	EnsureClone(ctx context.Context, snapshot backup.Snapshot, clone backup.Image, metadata map[string]string) error
+	CheckTarget(ctx context.Context, t backup.Target) error
+	EnsureTarget(ctx context.Context, t backup.Target, metadata map[string]string) (backup.Image, error)
+	GiveTarget(ctx context.Context, image backup.Image, name string) error
+	EnsureRestoredAbsent(ctx context.Context, image backup.Image) error
 	Clones(ctx context.Context, pool, run string) ([]backup.Image, error)
 	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
 	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error
@@ -57,6 +61,8 @@ type runs interface {
 // cleaned up.
 type Control struct {
 	Claims claims
+	// Targets makes what is restored into.
+	Targets targets
 	// Ceph finds a cluster by ceph-csi's name for it. A cluster that is not
 	// configured is a VolumeUnsupported failure.
 	Ceph func(clusterID string) (Ceph, error)

@@ -33,6 +33,7 @@ var handlings = map[backup.Class]handling{
 	backup.RepositoryFull:    {final: true},
 	backup.BackupPartial:     {final: true},
 	backup.BackupMissing:     {final: true},
+	backup.RestorePartial:    {final: true},
 	backup.GaveUp:            {final: true},
 	backup.RetentionRefused:  {final: true},
 	backup.RepositoryDamaged: {final: true},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -201,6 +202,8 @@ type fakePlace struct {
 	ran  []string
 	done chan struct{}
 	once sync.Once
+	// root is the directory that stands for the place's root.
+	root string
 	// brokenDevice lets the device answer no more.
 	brokenDevice bool
 	// closing, when set, is waited for by Close.
@@ -220,6 +223,8 @@ func (p *fakePlace) Run(_ context.Context, c command.Command) (command.Result, e
 	}
 	return command.Result{}, nil
 }
+
+func (p *fakePlace) Root() string { return p.root }
 
 func (p *fakePlace) Done() <-chan struct{} { return p.done }
 
@@ -273,6 +278,23 @@ type fakeRepository struct {
 	// touched are the backups that it touches.
 	touched []string
 	locks   []backup.Lock
+	// dumped is the content of the disk in every backup, and restored what each restore
+	// of files does.
+	dumped   []byte
+	restored func() (restic.Restored, error)
+}
+
+func (r *fakeRepository) Dump(_ context.Context, _ command.Runner, _, _ string, w io.Writer) error {
+	_, err := w.Write(r.dumped)
+	return err
+}
+
+func (r *fakeRepository) Node(context.Context, command.Runner, string, string) (restic.Node, error) {
+	return restic.Node{Type: "dir", Mode: 0o755}, nil
+}
+
+func (r *fakeRepository) Restore(context.Context, command.Runner, restic.RestoreRequest, func(backup.Progress)) (restic.Restored, error) {
+	return r.restored()
 }
 
 type fakeBackup struct {

@@ -74,6 +74,10 @@ type Access struct {
 	CephFS mount.CephFS
 	// Stream reads snapshots of images without mapping them.
 	Stream Streamer
+	// Target makes images of restores devices of the node, and Disk writes into them
+	// without that: with a right to write that the others lack.
+	Target mount.Mapper
+	Disk   DiskWriter
 }
 
 // StreamRequest says what a Streamer writes.
@@ -266,12 +270,22 @@ type StepInput struct {
 	Clone backup.Image `json:"clone,omitzero"`
 	// Repository is where to store it, see Plan.
 	Repository string `json:"repository,omitempty"`
+	// Writing is set when the volume is the target of a restore, and Clone its image.
+	Writing bool `json:"writing,omitempty"`
+}
+
+// mapper is what maps the step's image.
+func (in StepInput) mapper(access Access) mount.Mapper {
+	if in.Writing {
+		return access.Target
+	}
+	return access.Mapper
 }
 
 // Map makes the clone a device of this node. A repeat finds the device.
 func (n *Node) Map(ctx context.Context, in StepInput) error {
 	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) (err error) {
-		h.device, err = access.Mapper.Map(ctx, h.place, in.Clone, h.dir)
+		h.device, err = in.mapper(access).Map(ctx, h.place, in.Clone, h.dir)
 		return err
 	})
 }
@@ -291,8 +305,9 @@ func (n *Node) Fsck(ctx context.Context, in StepInput) (report string, err error
 	return report, err
 }
 
-// Mount mounts the clone, or the snapshot of a subvolume, read-only under
-// backup.DataPath of the lease's place. A repeat finds it mounted.
+// Mount mounts the clone, or the snapshot of a subvolume, under backup.DataPath of the
+// lease's place: read-only, unless it is the target of a restore. A repeat finds it
+// mounted.
 func (n *Node) Mount(ctx context.Context, in StepInput) error {
 	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) error {
 		if in.Volume.Kind == backup.KindCephFS {
@@ -300,6 +315,9 @@ func (n *Node) Mount(ctx context.Context, in StepInput) error {
 		}
 		if err := h.mapped(); err != nil {
 			return err
+		}
+		if in.Writing {
+			return mount.Writable(ctx, h.place, h.device, in.Volume.FSType, backup.DataPath)
 		}
 		return mount.Mount(ctx, h.place, h.device, in.Volume.FSType, backup.DataPath)
 	})
@@ -333,7 +351,7 @@ func (n *Node) Unmap(ctx context.Context, in StepInput) error {
 			if err != nil {
 				return err
 			}
-			if err := access.Mapper.Unmap(ctx, h.place, h.dir); err != nil {
+			if err := in.mapper(access).Unmap(ctx, h.place, h.dir); err != nil {
 				return err
 			}
 		}

@@ -11,10 +11,12 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/restore"
 )
 
-// Repository is what the Restic activity needs of a restic repository.
+// Repository is what a node needs of a restic repository.
 type Repository interface {
+	restore.Repository
 	Ensure(ctx context.Context, run command.Runner) error
 	BackUp(ctx context.Context, run command.Runner, q restic.Request, progress func(backup.Progress)) (backup.Stored, error)
 	Complete(ctx context.Context, run command.Runner, q restic.Request, id string, progress func(backup.Progress)) (bool, error)

@@ -31,6 +31,8 @@ func (l Lease) String() string { return l.Run + "-" + strconv.Itoa(l.Attempt) }
 // with everything in it when the agent dies or falls silent.
 type Place interface {
 	command.Runner
+	// Root is its root directory, as this process sees it while the place lasts.
+	Root() string
 	// Done is closed when the place is gone, whoever ended it.
 	Done() <-chan struct{}
 	// Close ends every process in the place and undoes every mount and mapping.

@@ -11,11 +11,13 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/restore"
 	"github.com/ammonite-backup/ammonite/internal/selection"
 )
 
 // Upkept is what upkeep needs of a repository.
 type Upkept interface {
+	restore.Repository
 	Address() string
 	Snapshots(ctx context.Context, run command.Runner, f restic.Filter) ([]restic.Snapshot, error)
 	Forget(ctx context.Context, run command.Runner, ids ...string) error

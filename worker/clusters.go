@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -19,7 +20,7 @@ import (
 // knownClusters are the Ceph clusters that the worker was told of.
 func knownClusters(s config.Worker) (*clusters.Clusters, error) {
 	if s.CephClusters == "" {
-		return clusters.Single(clusters.Cluster{Conf: s.CephConf, User: s.CephUser}), nil
+		return clusters.Single(clusters.Cluster{Conf: s.CephConf, User: s.CephUser, RestoreUser: s.CephRestoreUser}), nil
 	}
 	return clusters.Load(s.CephClusters, filepath.Join(s.CacheDir, "clusters"))
 }
@@ -83,8 +84,8 @@ func (c *connections) close() {
 	}
 }
 
-// nodeAccess finds how this node reads the volumes of a cluster. It fails at once
-// if the node cannot map images at all.
+// nodeAccess finds how this node reads the volumes of a cluster, and how it writes those
+// that a restore makes. It fails at once if the node cannot map images at all.
 func nodeAccess(s config.Worker, known *clusters.Clusters) (func(clusterID string) (activities.Access, error), error) {
 	found := map[string]activities.Access{}
 	for _, cluster := range known.All() {
@@ -100,8 +101,14 @@ func nodeAccess(s config.Worker, known *clusters.Clusters) (func(clusterID strin
 			}
 			files = noCephFS{err}
 		}
+		writer := cmp.Or(cluster.RestoreUser, cluster.User)
+		target, err := mount.NewMapper(s.Mapper, mount.Ceph{Conf: cluster.Conf, User: writer})
+		if err != nil {
+			return nil, err
+		}
 		found[cluster.ID] = activities.Access{
 			Mapper: mapper, CephFS: files, Stream: stream{conf: cluster.Conf, user: cluster.User},
+			Target: target, Disk: diskWriter{conf: cluster.Conf, user: writer},
 		}
 	}
 	return func(clusterID string) (activities.Access, error) {

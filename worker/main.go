@@ -24,10 +24,11 @@ var version = "dev"
 
 func main() {
 	// A worker starts itself again as the guard of each sandbox, to speak to Ceph,
-	// and to stream images.
+	// and to stream and write images.
 	sandbox.Main(mount.Release)
 	ceph.Main()
 	streamMain()
+	writeMain()
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "ammonite-worker:", err)
 		os.Exit(1)

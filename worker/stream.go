@@ -149,11 +149,7 @@ func streamFor(name, argument string) error {
 // environment is what the process needs of its environment, which restic gave it
 // with all of its own secrets.
 func (q streamRequest) environment() []string {
-	// glibc reads them at the start of a program. They keep the room of librbd's
-	// buffers, of an object each, which come and go, for the next ones. Without the
-	// first two, some streams map and unmap each buffer, and take three times as long;
-	// the third bounds how much room is kept, see mallopt(3).
-	env := []string{"MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=268435456", "MALLOC_ARENA_MAX=2"}
+	env := memoryOfStreams()
 	if q.CephArgs != "" {
 		env = append(env, "CEPH_ARGS="+q.CephArgs)
 	}
@@ -163,6 +159,14 @@ func (q streamRequest) environment() []string {
 		}
 	}
 	return env
+}
+
+// memoryOfStreams are variables that glibc reads at the start of a program. They keep the
+// room of librbd's buffers, of an object each, which come and go, for the next ones.
+// Without the first two, some streams map and unmap each buffer, and take three times as
+// long; the third bounds how much room is kept, see mallopt(3).
+func memoryOfStreams() []string {
+	return []string{"MALLOC_MMAP_THRESHOLD_=33554432", "MALLOC_TRIM_THRESHOLD_=268435456", "MALLOC_ARENA_MAX=2"}
 }
 
 // answer does what is asked for by streamCommand, and leaves in the report why

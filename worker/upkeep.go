@@ -108,5 +108,6 @@ func (r removing) Close(ctx context.Context) error {
 // beside is no sandbox.
 type beside struct{ command.Exec }
 
+func (beside) Root() string                { return "/" }
 func (beside) Done() <-chan struct{}       { return nil }
 func (beside) Close(context.Context) error { return nil }

@@ -22,6 +22,8 @@ const (
 	EventCancelled EventReason = "BackupCancelled"
 	// EventRefused answers a request for a backup that cannot be made.
 	EventRefused EventReason = "BackupRefused"
+	// EventRestored tells of what a claim was made.
+	EventRestored EventReason = "Restored"
 	// EventDamaged tells that the repository no longer holds all of a backup.
 	EventDamaged EventReason = "BackupDamaged"
 )

@@ -33,6 +33,8 @@ const (
 	// BackupMissing means that the repository holds no such backup, or that it does not
 	// hold what is asked for.
 	BackupMissing Class = "BackupMissing"
+	// RestorePartial means that a target did not take all of a backup as it is.
+	RestorePartial Class = "RestorePartial"
 	// GaveUp means that passing faults did not pass for as long as they are waited
 	// for.
 	GaveUp Class = "GaveUp"

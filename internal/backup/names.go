@@ -65,6 +65,10 @@ const (
 	// AnnotationBackupNowAnswered is on the claim: the value of
 	// AnnotationBackupNow that the last such backup was made for.
 	AnnotationBackupNowAnswered = "backup-now-answered"
+	// AnnotationRestoredFrom is on a claim and PersistentVolume that a restore made: of
+	// which backup. AnnotationRestoreRun is by which run.
+	AnnotationRestoredFrom = "restored-from"
+	AnnotationRestoreRun   = "restore-run"
 	// AnnotationFailures is on the PersistentVolume: how many attempts failed
 	// since the last good backup.
 	AnnotationFailures = "failures"
@@ -78,10 +82,11 @@ const (
 const maxWorkflowID = 255
 
 // WorkflowID is the ID of the claim's backup workflow: one per claim, so that a
-// volume is never backed up twice at once. IDs over 255 bytes are cut and end
-// in a hash of the whole.
-func WorkflowID(c Claim) string {
-	id := "backup/" + c.Namespace + "/" + c.Name
+// volume is never backed up twice at once.
+func WorkflowID(c Claim) string { return boundedID("backup/" + c.Namespace + "/" + c.Name) }
+
+// boundedID cuts a workflow ID over 255 bytes, and ends it in a hash of the whole.
+func boundedID(id string) string {
 	if len(id) <= maxWorkflowID {
 		return id
 	}

@@ -77,7 +77,7 @@ func (c *Cluster) adoptClone(ctx context.Context, conn *rados.Conn, scratch *rad
 				clone, got.Image, got.Name, snapshot.Image, snapshot.Name), "Look at it with `rbd info`.", nil)
 		}
 	}
-	if state == cloneWhole {
+	if state == cloneWhole && parent != nil {
 		return nil
 	}
 	if err := removeClone(ctx, scratch, clone); err != nil {
@@ -137,7 +137,8 @@ func inspectClone(scratch *rados.IOContext, clone backup.Image) (state cloneStat
 		return cloneMissing, nil, err
 	}
 	err = inImage(scratch, clone.Name, reading, func(i *rbd.Image) (err error) {
-		if parent, err = i.GetParent(); err != nil {
+		// What a restore writes into is no clone of anything.
+		if parent, err = i.GetParent(); err != nil && !missing(err) {
 			return err
 		}
 		_, err = i.GetMetadata(backup.MetadataRun)

@@ -194,6 +194,29 @@ func (p *Process) EnsureClone(ctx context.Context, snapshot backup.Snapshot, clo
 	return err
 }
 
+// CheckTarget is Cluster.CheckTarget.
+func (p *Process) CheckTarget(ctx context.Context, t backup.Target) error {
+	_, err := remote[bool](ctx, p, "CheckTarget", Call{Target: t})
+	return err
+}
+
+// EnsureTarget is Cluster.EnsureTarget.
+func (p *Process) EnsureTarget(ctx context.Context, t backup.Target, metadata map[string]string) (backup.Image, error) {
+	return remote[backup.Image](ctx, p, "EnsureTarget", Call{Target: t, Metadata: metadata})
+}
+
+// GiveTarget is Cluster.GiveTarget.
+func (p *Process) GiveTarget(ctx context.Context, image backup.Image, name string) error {
+	_, err := remote[bool](ctx, p, "GiveTarget", Call{Image: image, Name: name})
+	return err
+}
+
+// EnsureRestoredAbsent is Cluster.EnsureRestoredAbsent.
+func (p *Process) EnsureRestoredAbsent(ctx context.Context, image backup.Image) error {
+	_, err := remote[bool](ctx, p, "EnsureRestoredAbsent", Call{Image: image})
+	return err
+}
+
 // Clones is Cluster.Clones, without the clones' metadata.
 func (p *Process) Clones(ctx context.Context, pool, run string) ([]backup.Image, error) {
 	return remote[[]backup.Image](ctx, p, "Clones", Call{Image: backup.Image{Pool: pool}, Name: run})

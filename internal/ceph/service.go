@@ -16,6 +16,8 @@ type Call struct {
 	Name     string
 	Snapshot backup.Snapshot
 	Metadata map[string]string
+	// Target is what a restore makes.
+	Target backup.Target
 	// Predecessor is a remnant.
 	Predecessor backup.PredecessorRemnant
 }
@@ -50,6 +52,31 @@ func (s *Service) EnsureSnapshot(c Call, a *Answer[backup.Snapshot]) error {
 // EnsureClone answers Process.EnsureClone.
 func (s *Service) EnsureClone(c Call, a *Answer[bool]) error {
 	a.Failed = backup.MessageOf(s.cluster.EnsureClone(unbounded, c.Snapshot, c.Image, c.Metadata))
+	return nil
+}
+
+// CheckTarget answers Process.CheckTarget.
+func (s *Service) CheckTarget(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.CheckTarget(unbounded, c.Target))
+	return nil
+}
+
+// EnsureTarget answers Process.EnsureTarget.
+func (s *Service) EnsureTarget(c Call, a *Answer[backup.Image]) error {
+	image, err := s.cluster.EnsureTarget(unbounded, c.Target, c.Metadata)
+	*a = Answer[backup.Image]{image, backup.MessageOf(err)}
+	return nil
+}
+
+// GiveTarget answers Process.GiveTarget.
+func (s *Service) GiveTarget(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.GiveTarget(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// EnsureRestoredAbsent answers Process.EnsureRestoredAbsent.
+func (s *Service) EnsureRestoredAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.EnsureRestoredAbsent(unbounded, c.Image))
 	return nil
 }
 

@@ -19,6 +19,9 @@ type Cluster struct {
 	Conf string
 	// User is the client without "client.".
 	User string
+	// RestoreUser is the client that writes the volumes that restores make; empty for
+	// User.
+	RestoreUser string
 	// RadosNamespace is where images are whose PersistentVolume does not name one,
 	// and ceph-csi's journal of them; usually empty.
 	RadosNamespace string

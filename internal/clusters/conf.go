@@ -48,7 +48,7 @@ func clientOf(text string) (string, error) {
 	return user, nil
 }
 
-// writeConf writes the cluster's ceph.conf into runDir. The keyring is named in a
+// writeConf writes the cluster's ceph.conf into runDir. Each keyring is named in a
 // section of the client's own, which counts before any other.
 func (e *entry) writeConf(runDir string) error {
 	text := e.conf
@@ -59,7 +59,12 @@ func (e *entry) writeConf(runDir string) error {
 		}
 		text = "[global]\nmon host = " + strings.Join(hosts, ",")
 	}
-	text += fmt.Sprintf("\n\n[client.%s]\nkeyring = %s\n", e.keyring.user, e.keyring.path)
+	for _, k := range []keyring{e.keyring, e.restore} {
+		if k.path != "" {
+			text += fmt.Sprintf("\n\n[client.%s]\nkeyring = %s\n", k.user, k.path)
+		}
+	}
+	e.RestoreUser = e.restore.user
 
 	runDir, err := filepath.Abs(runDir)
 	if err == nil {

@@ -20,6 +20,8 @@ type entry struct {
 	// conf is the text of the cluster's own ceph.conf; empty if it has none.
 	conf    string
 	keyring keyring
+	// restore is the keyring for writing; empty if it is the same.
+	restore keyring
 	// missing says what keeps the cluster from being used; empty if nothing does.
 	// ceph-csi's configuration may well have clusters that Ammonite has no
 	// business with, so this is no fault until a volume is on one.
@@ -39,6 +41,8 @@ type loader struct {
 //     config.json
 //   - CLUSTERID.keyring: the key of the one client in it. A cluster that lacks one
 //     shares that of another ID with the same monitors
+//   - CLUSTERID.restore.keyring: that of the client which writes the volumes that restores
+//     make, if it is another one
 //   - cluster-mapping.json: ceph-csi's own, for its IDs of clusters alone
 //
 // It writes a ceph.conf for each cluster into runDir, which it makes if necessary.
@@ -186,7 +190,10 @@ func (l *loader) addKeyring(id, name string) {
 	if !ok {
 		return
 	}
-	e := l.byID(id)
+	e, field := l.byID(id), func(e *entry) *keyring { return &e.keyring }
+	if cluster, ok := strings.CutSuffix(id, ".restore"); ok && e == nil {
+		e, field = l.byID(cluster), func(e *entry) *keyring { return &e.restore }
+	}
 	if e == nil {
 		l.problem(name, "neither config.json nor %s.conf has this cluster", id)
 		return
@@ -196,21 +203,21 @@ func (l *loader) addKeyring(id, name string) {
 		l.problem(name, "%v", err)
 		return
 	}
-	e.keyring = keyring{user: user, path: filepath.Join(l.dir, name)}
+	*field(e) = keyring{user: user, path: filepath.Join(l.dir, name)}
 }
 
 // shareKeyrings gives clusters without a keyring that of the same Ceph cluster
 // under another ID. Rook makes an ID for each RADOS namespace and subvolume group.
 func (l *loader) shareKeyrings() {
-	own := map[string][]keyring{}
+	own := map[string][]*entry{}
 	for _, e := range l.entries {
 		if e.keyring.path != "" && len(e.monitors) > 0 {
-			own[e.site()] = append(own[e.site()], e.keyring)
+			own[e.site()] = append(own[e.site()], e)
 		}
 	}
 	for _, e := range l.entries {
 		if same := own[e.site()]; e.keyring.path == "" && len(e.monitors) > 0 && len(same) == 1 {
-			e.keyring = same[0]
+			e.keyring, e.restore = same[0].keyring, same[0].restore
 		}
 	}
 }

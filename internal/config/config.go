@@ -45,10 +45,11 @@ type Worker struct {
 	Repositories    string `envconfig:"AMMONITE_REPOSITORIES" desc:"directory with a directory for each restic repository beside the one of RESTIC_REPOSITORY, called as it is and holding a file for each of restic's variables, as a mounted Secret does; the same names on all workers"`
 	RepositoryRules string `envconfig:"AMMONITE_REPOSITORY_RULES" desc:"file that says whose backups go into which repository; all into the default one if empty"`
 
-	CephConf     string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
-	CephUser     string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
-	CephClusters string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
-	Kubeconfig   string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
+	CephConf        string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
+	CephUser        string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
+	CephRestoreUser string `envconfig:"AMMONITE_CEPH_RESTORE_USER" desc:"Ceph client by which nodes write the volumes that restores make, without the leading 'client.'; AMMONITE_CEPH_USER if empty"`
+	CephClusters    string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
+	Kubeconfig      string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
 
 	OwnNamespace string `envconfig:"AMMONITE_NAMESPACE" desc:"Kubernetes namespace that Ammonite itself runs in, whose claims sweeps leave out; inside a pod leave it empty"`
 	Schedules    string `envconfig:"AMMONITE_SCHEDULES" desc:"file with the schedules that a control worker applies when it starts, or default for the built-in ones; empty to leave schedules alone"`
@@ -139,6 +140,7 @@ func (w Worker) problems() []string {
 	}
 	check(w.Repositories == "" || strings.HasPrefix(w.Repositories, "/"), "AMMONITE_REPOSITORIES=%q: give an absolute path", w.Repositories)
 	check(w.CephUser != "" && !strings.HasPrefix(w.CephUser, "client."), "AMMONITE_CEPH_USER=%q: give the name without 'client.'", w.CephUser)
+	check(!strings.HasPrefix(w.CephRestoreUser, "client."), "AMMONITE_CEPH_RESTORE_USER=%q: give the name without 'client.'", w.CephRestoreUser)
 	check(w.CephClusters == "" || strings.HasPrefix(w.CephClusters, "/"), "AMMONITE_CEPH_CLUSTERS=%q: give an absolute path", w.CephClusters)
 	check(oneOf(w.LogLevel, "debug", "info", "warn", "error"), "AMMONITE_LOG_LEVEL=%q: give debug, info, warn or error", w.LogLevel)
 	check(oneOf(w.LogFormat, "json", "console"), "AMMONITE_LOG_FORMAT=%q: give json or console", w.LogFormat)

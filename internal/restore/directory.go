@@ -25,6 +25,12 @@ type DirectoryRequest struct {
 	Include, Exclude []string
 	// Target is a directory that is empty or does not exist.
 	Target string
+	// Root is the root directory of where restic runs, as this process sees it; empty if
+	// it is this process's own.
+	Root string
+	// Own says that nothing but this very restore has ever written into the directory:
+	// whatever is in it is gone on with, and no mark is needed to know it again.
+	Own bool
 	// Verify reads all files again.
 	Verify bool
 }
@@ -53,32 +59,36 @@ func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(
 	case node.Type != "dir":
 		return Result{}, refuse("Restore the directory that it is in, with --include.", "%s is no directory", shown)
 	}
-	mark := filepath.Join(q.Target, markPrefix+s.ID)
-	resumed, err := prepare(q.Target, mark)
-	if err != nil {
-		return Result{}, err
+	target := filepath.Join(q.Root, q.Target)
+	mark := filepath.Join(target, markPrefix+s.ID)
+	var result Result
+	if !q.Own {
+		if result.Resumed, err = prepare(target, mark); err != nil {
+			return Result{}, err
+		}
 	}
-	result := Result{Resumed: resumed}
 	result.Restored, err = s.Repository.Restore(ctx, s.Run, restic.RestoreRequest{
 		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Verify: q.Verify,
 	}, progress)
 	if err != nil {
 		return result, err
 	}
-	if err := dress(q.Target, node); err != nil {
+	if err := dress(target, node); err != nil {
 		result.Failed = append(result.Failed, fmt.Sprintf("%s itself: %v", q.Target, err))
 		result.FailedCount++
 	}
-	if result.FailedCount > 0 {
+	result.Verified = q.Verify && result.FailedCount == 0
+	switch {
+	case q.Own:
+	case result.FailedCount > 0:
 		result.Mark = mark
-	} else {
-		result.Verified = q.Verify
+	default:
 		if err := os.Remove(mark); err != nil {
 			return result, fmt.Errorf("taking away the mark of an incomplete restore: %w", err)
 		}
 	}
 	// After the last change of what is in it.
-	return result, os.Chtimes(q.Target, node.Accessed, node.Modified)
+	return result, os.Chtimes(target, node.Accessed, node.Modified)
 }
 
 // prepare makes the target if need be, and marks it. It reports whether it was marked

@@ -2,10 +2,8 @@ package restore
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -44,7 +42,7 @@ func File(ctx context.Context, s Source, file string, format Format, verify bool
 		// Renamed, if all went well.
 		err = errors.Join(err, part.Close(), ignore(os.Remove(part.Name()), fs.ErrNotExist))
 	}()
-	written := &hashed{w: part, h: sha256.New()}
+	written := newHashed(part)
 	if result, err = Disk(ctx, s, written, format, progress); err != nil {
 		return result, err
 	}
@@ -55,7 +53,9 @@ func File(ctx context.Context, s Source, file string, format Format, verify bool
 		err = part.Sync()
 	}
 	if err == nil && verify {
-		err = written.verify(part)
+		// From the disk rather than from memory, where the kernel lets go of that.
+		_ = unix.Fadvise(int(part.Fd()), 0, 0, unix.FADV_DONTNEED)
+		err = written.verify(ctx, part)
 		result.Verified = err == nil
 	}
 	if err == nil {
@@ -84,7 +84,15 @@ func Stream(ctx context.Context, s Source, w io.Writer, progress func(backup.Pro
 // written; a QCOW2 file is written from its first byte to its last. What the backup holds
 // is checked by restic as it is read, and is refused when it is no image that stands
 // alone.
-func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress func(backup.Progress)) (result Result, err error) {
+func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {
+	return Through(ctx, s, func(ctx context.Context, stream io.Reader) (Result, error) {
+		return convert(ctx, stream, w, format, progress)
+	})
+}
+
+// Through has sink read the disk of a block volume, as the QCOW2 file that the backup
+// holds. That is whole only if Through returns no error, whatever sink made of it.
+func Through(ctx context.Context, s Source, sink func(ctx context.Context, stream io.Reader) (Result, error)) (result Result, err error) {
 	read, write := io.Pipe()
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -94,7 +102,7 @@ func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress 
 		write.CloseWithError(err)
 		dumped <- err
 	}()
-	result, err = convert(ctx, read, w, format, progress)
+	result, err = sink(ctx, read)
 	if err != nil {
 		stop(err)
 	}
@@ -109,14 +117,39 @@ func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress 
 	case dumpErr != nil && !errors.Is(dumpErr, errNobodyReads) && reading.Err() == nil:
 		// Also when the image seemed complete.
 		return result, dumpErr
-	case errors.Is(err, qcow2.ErrFormat):
-		return result, backup.Fail(backup.InvalidInput, "the disk in the backup cannot be restored as it is",
-			"Restore "+backup.DiskPath+" with `restic dump`, and look at it with `qemu-img info -f qcow2`.", err)
 	}
-	return result, err
+	return result, refuseFormat(err)
 }
 
-var errNobodyReads = errors.New("nobody reads any more")
+// refuseFormat classes what cannot be read of an image.
+func refuseFormat(err error) error {
+	if !errors.Is(err, qcow2.ErrFormat) {
+		return err
+	}
+	return backup.Fail(backup.InvalidInput, "the disk in the backup cannot be restored as it is",
+		"Restore "+backup.DiskPath+" with `restic dump`, and look at it with `qemu-img info -f qcow2`.", err)
+}
+
+// DiskSize returns how large the disk in a backup is, in bytes, and refuses one that
+// cannot be restored.
+func DiskSize(ctx context.Context, s Source) (uint64, error) {
+	result, err := Through(ctx, s, func(_ context.Context, stream io.Reader) (Result, error) {
+		image, err := qcow2.NewReader(stream)
+		if err != nil {
+			return Result{}, err
+		}
+		return Result{Size: image.Header().Size}, errEnough
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return result.Size, err
+}
+
+var (
+	errNobodyReads = errors.New("nobody reads any more")
+	errEnough      = errors.New("all that is asked for was read")
+)
 
 // convert reads an image from a stream.
 func convert(ctx context.Context, stream io.Reader, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {
@@ -129,8 +162,13 @@ func convert(ctx context.Context, stream io.Reader, w io.WriterAt, format Format
 	if err != nil {
 		return Result{}, err
 	}
+	return copyImage(ctx, image, stream, target, progress)
+}
+
+// copyImage writes what an image holds, and reads its stream to the end.
+func copyImage(ctx context.Context, image *qcow2.Reader, stream io.Reader, target io.WriterAt, progress func(backup.Progress)) (Result, error) {
 	result := Result{Size: image.Header().Size}
-	err = image.CopyTo(ctx, target, func(copied uint64) {
+	err := image.CopyTo(ctx, target, func(copied uint64) {
 		result.Bytes = copied
 		if progress != nil {
 			progress(backup.Progress{
@@ -164,40 +202,4 @@ func (s *sequence) WriteAt(p []byte, offset int64) (int, error) {
 	n, err := s.w.Write(p)
 	s.offset += int64(n)
 	return n, err
-}
-
-// hashed keeps a hash of what is written, in the order of the file.
-type hashed struct {
-	w       io.WriterAt
-	h       hash.Hash
-	extents []extent
-}
-
-type extent struct{ offset, length int64 }
-
-func (f *hashed) WriteAt(p []byte, offset int64) (int, error) {
-	n, err := f.w.WriteAt(p, offset)
-	f.h.Write(p[:n])
-	if last := len(f.extents) - 1; last >= 0 && f.extents[last].offset+f.extents[last].length == offset {
-		f.extents[last].length += int64(n)
-	} else {
-		f.extents = append(f.extents, extent{offset, int64(n)})
-	}
-	return n, err
-}
-
-// verify reads what was written, from the disk rather than from memory where the
-// kernel lets go of that.
-func (f *hashed) verify(file *os.File) error {
-	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
-	again := sha256.New()
-	for _, e := range f.extents {
-		if _, err := io.Copy(again, io.NewSectionReader(file, e.offset, e.length)); err != nil {
-			return fmt.Errorf("reading again what was written: %w", err)
-		}
-	}
-	if [sha256.Size]byte(again.Sum(nil)) != [sha256.Size]byte(f.h.Sum(nil)) {
-		return errors.New("what was written is not what is there. Restore to another disk")
-	}
-	return nil
 }

@@ -3,7 +3,6 @@ package restore
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"os"
@@ -84,17 +83,17 @@ func TestVerifyFindsWhatWasNotWritten(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	require.NoError(t, err)
 	defer file.Close()
-	written := &hashed{w: file, h: sha256.New()}
+	written := newHashed(file)
 	for _, offset := range []int64{0, 3, 100} {
 		_, err := written.WriteAt([]byte("abc"), offset)
 		require.NoError(t, err)
 	}
 	require.Len(t, written.extents, 2)
-	require.NoError(t, written.verify(file))
+	require.NoError(t, written.verify(t.Context(), file))
 	_, err = file.WriteAt([]byte("x"), 50) // in a hole, which is not looked at
 	require.NoError(t, err)
-	require.NoError(t, written.verify(file))
+	require.NoError(t, written.verify(t.Context(), file))
 	_, err = file.WriteAt([]byte("B"), 4)
 	require.NoError(t, err)
-	require.ErrorContains(t, written.verify(file), "is not what is there")
+	require.ErrorContains(t, written.verify(t.Context(), file), "is not what is there")
 }

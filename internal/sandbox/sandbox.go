@@ -308,6 +308,10 @@ func (s *Sandbox) lost(what string) error {
 		"The volume starts over.", nil)
 }
 
+// Root is the root directory of the sandbox, as this process sees it while the sandbox
+// lasts.
+func (s *Sandbox) Root() string { return fmt.Sprintf("/proc/%d/root", s.guard.Process.Pid) }
+
 // Done is closed when the sandbox and everything in it is gone, whoever ended
 // it.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }

@@ -1,0 +1,138 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/mount"
+	"github.com/ammonite-backup/ammonite/internal/restore"
+)
+
+// DiskWriter writes disks into images.
+type DiskWriter interface {
+	// Write writes the disk of a QCOW2 stream into an image, by a program that run runs,
+	// and reads it again if verify is set.
+	Write(ctx context.Context, run command.Runner, image backup.Image, stream io.Reader, verify bool, progress func(backup.Progress)) (restore.Result, error)
+}
+
+// Format makes the filesystem on the device of a restore. A repeat, and an attempt after
+// one whose node was lost, leave one that is sound as it is: what was restored into it is
+// gone on with.
+func (n *Node) Format(ctx context.Context, in StepInput) error {
+	again := in.Lease.Attempt > 1 || activity.GetInfo(ctx).Attempt > 1
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, _ Access) error {
+		if err := h.mapped(); err != nil {
+			return err
+		}
+		if again {
+			there, err := mount.Holds(ctx, h.place, h.device, in.Volume.FSType)
+			if err != nil {
+				return err
+			}
+			if there {
+				_, err := mount.Fsck(ctx, h.place, h.device, in.Volume.FSType)
+				if backup.ClassOf(err) != backup.FilesystemDamaged {
+					return err
+				}
+			}
+		}
+		return mount.Format(ctx, h.place, h.device, in.Volume.FSType)
+	})
+}
+
+// CheckFilesystem checks the filesystem on the device of a restore, which is not mounted,
+// thoroughly, and changes nothing.
+func (n *Node) CheckFilesystem(ctx context.Context, in StepInput) error {
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, _ Access) error {
+		if err := h.mapped(); err != nil {
+			return err
+		}
+		return mount.Check(ctx, h.place, h.device, in.Volume.FSType)
+	})
+}
+
+// RestoreInput says what is restored into the volume.
+type RestoreInput struct {
+	StepInput
+	// Backup is the ID of the backup.
+	Backup string `json:"backup"`
+	// Path, Include and Exclude choose files; see restore.DirectoryRequest.
+	Path     string   `json:"path,omitempty"`
+	Include  []string `json:"include,omitempty"`
+	Exclude  []string `json:"exclude,omitempty"`
+	NoVerify bool     `json:"noVerify,omitempty"`
+}
+
+// Restore writes the files of a backup into the mounted filesystem, or its disk into the
+// image. A repeat goes on with the files that are there, and begins a disk anew.
+//
+// Files that the volume did not take as they are in the backup are listed in the result,
+// and no error; a volume that is too small for them is an InvalidInput failure.
+func (n *Node) Restore(ctx context.Context, in RestoreInput) (restore.Result, error) {
+	h, err := n.slots.holding(in.Lease)
+	if err != nil {
+		return restore.Result{}, toFailure(err)
+	}
+	ctx, leave := h.enter(ctx)
+	defer leave()
+	track := newTracker(ctx, "Restore")
+	ctx, stopWatching := n.watch(ctx, track)
+	defer stopWatching()
+	result, err := n.restore(ctx, h, in, track)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if err != nil && !handlings[backup.ClassOf(err)].final && !cancelled(err) {
+		err = track.failed(ctx, err, n.settings.Patience)
+	}
+	return result, toFailure(err)
+}
+
+func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track *tracker) (restore.Result, error) {
+	repository, err := n.repositories(in.Repository)
+	if err != nil {
+		return restore.Result{}, err
+	}
+	access, err := n.access(in.Volume.ClusterID)
+	if err != nil {
+		return restore.Result{}, err
+	}
+	if in.Volume.Kind.Mounted() && h.place == nil {
+		return restore.Result{}, leaseLost(in.Lease, nil)
+	}
+	if err := h.occupy(ctx, n.openPlace); err != nil {
+		return restore.Result{}, err
+	}
+	from := restore.Source{Repository: repository, Run: h.place, ID: in.Backup}
+	if !in.Volume.Kind.Mounted() {
+		return restore.Through(ctx, from, func(ctx context.Context, stream io.Reader) (restore.Result, error) {
+			return access.Disk.Write(ctx, h.place, in.Clone, stream, !in.NoVerify, track.advance)
+		})
+	}
+	result, err := restore.Directory(ctx, from, restore.DirectoryRequest{
+		Path: in.Path, Include: in.Include, Exclude: in.Exclude, Target: backup.DataPath, Root: h.place.Root(), Own: true, Verify: !in.NoVerify,
+	}, track.advance)
+	if err != nil {
+		return result, err
+	}
+	for _, entry := range result.Failed {
+		if noRoom.MatchString(entry) {
+			return result, backup.Fail(backup.InvalidInput, fmt.Sprintf("the volume of %d bytes is too small for what is restored", in.Volume.SizeBytes),
+				"Restore to a larger one, with --size.", nil)
+		}
+	}
+	if result.FailedCount > 0 && mount.Readable(ctx, h.place, h.device) != nil {
+		h.end(errBroken)
+		return result, backup.Fail(backup.LeaseLost, "the mapping of the volume broke while it was written", "The restore goes on by itself.", nil)
+	}
+	return result, nil
+}
+
+// noRoom is what a filesystem says that is full.
+var noRoom = regexp.MustCompile(`no space left on device|disk quota exceeded`)

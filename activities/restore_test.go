@@ -1,0 +1,239 @@
+package activities
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/command"
+	"github.com/ammonite-backup/ammonite/internal/mount"
+	"github.com/ammonite-backup/ammonite/internal/qcow2"
+	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/restore"
+)
+
+// fakeDisk takes what is written into images.
+type fakeDisk struct {
+	got []byte
+	err error
+}
+
+func (d *fakeDisk) Write(_ context.Context, _ command.Runner, _ backup.Image, stream io.Reader, _ bool, _ func(backup.Progress)) (restore.Result, error) {
+	var err error
+	d.got, err = io.ReadAll(stream)
+	return restore.Result{Size: uint64(len(d.got))}, errors.Join(err, d.err)
+}
+
+// restoring is an agent that holds a slot for a restore to a filesystem, mounted at its
+// place's /data.
+func restoring(t *testing.T) (*agent, RestoreInput) {
+	a := newAgent(t, 1)
+	disk := &fakeDisk{}
+	a.access = func(string) (Access, error) { return Access{Target: fakeMapper{}, Disk: disk}, nil }
+	a.place.root = t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(a.place.root, backup.DataPath), 0o700))
+	in := RestoreInput{StepInput: a.hold(t, 1), Backup: "0123456789abcdef"}
+	in.Writing = true
+	return a, in
+}
+
+func TestRestoreOfFiles(t *testing.T) {
+	a, in := restoring(t)
+	a.repository.restored = func() (restic.Restored, error) { return restic.Restored{Files: 7}, nil }
+	value, err := call{}.run(t, a.Restore, in)
+	require.NoError(t, err)
+	var result restore.Result
+	require.NoError(t, value.Get(&result))
+	require.Equal(t, uint64(7), result.Files)
+	require.True(t, result.Verified)
+	info, err := os.Stat(filepath.Join(a.place.root, backup.DataPath))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o755), info.Mode().Perm(), "the volume's root is as it was, too")
+}
+
+func TestRestoreTellsAFullVolumeFromABrokenOne(t *testing.T) {
+	a, in := restoring(t)
+	a.repository.restored = func() (restic.Restored, error) {
+		return restic.Restored{Failed: []string{"/data/x: write: no space left on device"}, FailedCount: 1}, nil
+	}
+	_, err := call{}.run(t, a.Restore, in)
+	require.Equal(t, backup.InvalidInput, ClassOf(err))
+	require.ErrorContains(t, err, "too small")
+
+	a.repository.restored = func() (restic.Restored, error) {
+		return restic.Restored{Failed: []string{"/data/x: input/output error"}, FailedCount: 1}, nil
+	}
+	value, err := call{}.run(t, a.Restore, in)
+	require.NoError(t, err)
+	var result restore.Result
+	require.NoError(t, value.Get(&result))
+	require.Equal(t, 1, result.FailedCount)
+
+	a.place.brokenDevice = true
+	_, err = call{}.run(t, a.Restore, in)
+	require.Equal(t, backup.LeaseLost, ClassOf(err), "another node goes on")
+}
+
+func TestRestoreOfADisk(t *testing.T) {
+	a, in := restoring(t)
+	in.Volume.Kind = backup.KindRBDBlock
+	a.repository.dumped = []byte("a disk")
+	value, err := call{}.run(t, a.Restore, in)
+	require.NoError(t, err)
+	var result restore.Result
+	require.NoError(t, value.Get(&result))
+	require.Equal(t, uint64(6), result.Size)
+
+	failing := &fakeDisk{err: backup.Fail(backup.InvalidInput, "too small", "", nil)}
+	a.access = func(string) (Access, error) { return Access{Disk: failing}, nil }
+	_, err = call{}.run(t, a.Restore, in)
+	require.Equal(t, backup.InvalidInput, ClassOf(err))
+}
+
+// blkid answers what it finds on a device; every other program succeeds.
+type probed struct {
+	*fakePlace
+	finds string
+}
+
+func (p probed) Run(ctx context.Context, c command.Command) (command.Result, error) {
+	res, err := p.fakePlace.Run(ctx, c)
+	if c.Name == "blkid" {
+		if p.finds == "" {
+			return res, &command.ExitError{Name: "blkid", Code: 2}
+		}
+		res.Stdout = []byte(p.finds + "\n")
+	}
+	return res, err
+}
+
+func TestFormatGoesOnWithWhatAnEarlierAttemptMade(t *testing.T) {
+	for name, c := range map[string]struct {
+		attempt int
+		finds   string
+		made    bool
+	}{
+		"the first attempt":  {1, "ext4", true},
+		"nothing there":      {2, "", true},
+		"another filesystem": {2, "xfs", true},
+		"a filesystem":       {2, "ext4", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(t, 1)
+			in := a.hold(t, c.attempt)
+			in.Writing = true
+			h, err := a.slots.holding(in.Lease)
+			require.NoError(t, err)
+			h.device, h.place = mount.Device{Path: "/dev/target", Mapper: mount.NBD}, probed{a.place, c.finds}
+			_, err = call{}.run(t, a.Format, in)
+			require.NoError(t, err)
+			const maker = "mkfs.ext4 -q -F -m0 -Enodiscard,lazy_itable_init=1,lazy_journal_init=1 /dev/target"
+			if c.made {
+				require.Contains(t, a.place.ran, maker)
+			} else {
+				require.NotContains(t, a.place.ran, maker)
+				require.Contains(t, a.place.ran, "e2fsck -p /dev/target")
+			}
+		})
+	}
+}
+
+// qcow2Of is a disk of that size with some data.
+func qcow2Of(t *testing.T, size uint64) []byte {
+	t.Helper()
+	layout, err := qcow2.NewLayout(size)
+	require.NoError(t, err)
+	require.NoError(t, layout.Add(0, 1<<20))
+	var stream bytes.Buffer
+	_, err = qcow2.Write(t.Context(), &stream, layout, bytes.NewReader(make([]byte, 1<<20)), qcow2.Options{})
+	require.NoError(t, err)
+	return stream.Bytes()
+}
+
+func TestFindBackupLooksEverywhere(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
+	backupOf := func(id, kind, claim string, at time.Time) fakeBackup {
+		return fakeBackup{Snapshot: restic.Snapshot{
+			ID: id, Time: at, Tags: []string{"kind=" + kind, "namespace=shop", "claim=" + claim},
+			Summary: &restic.SnapshotSummary{FilesNew: 2, FilesUnmodified: 3, BytesProcessed: 10},
+		}}
+	}
+	k := newKeeper()
+	k.repository.backups = []fakeBackup{backupOf("aaaaaaaa1", "rbd-fs", "data", day(1))}
+	second := &fakeRepository{dumped: qcow2Of(t, 8<<20)}
+	second.backups = []fakeBackup{backupOf("bbbbbbbb1", "rbd-fs", "data", day(2)), backupOf("bbbbbbbb2", "rbd-block", "disk", day(2))}
+	k.others = map[string]Upkept{"second": second}
+	k.Names = func() ([]string, error) { return []string{"", "second"}, nil }
+	find := func(in FindBackupInput) (found FoundBackup, err error) {
+		value, err := call{}.run(t, k.FindBackup, in)
+		if err == nil {
+			require.NoError(t, value.Get(&found))
+		}
+		return found, err
+	}
+	data := backup.Claim{Namespace: "shop", Name: "data"}
+
+	found, err := find(FindBackupInput{Claim: data})
+	require.NoError(t, err)
+	require.Equal(t, FoundBackup{Repository: "second", ID: "bbbbbbbb1", Time: day(2), Kind: backup.KindRBDFilesystem, Claim: data, Files: 5, Bytes: 10}, found)
+	at := day(1)
+	found, err = find(FindBackupInput{Claim: data, At: &at})
+	require.NoError(t, err)
+	require.Equal(t, "aaaaaaaa1", found.ID)
+	found, err = find(FindBackupInput{Claim: data, Repository: "default"})
+	require.NoError(t, err)
+	require.Equal(t, "aaaaaaaa1", found.ID)
+	found, err = find(FindBackupInput{ID: "bbbbbbbb2"})
+	require.NoError(t, err)
+	require.Equal(t, uint64(8<<20), found.DiskBytes)
+	_, err = find(FindBackupInput{Claim: backup.Claim{Namespace: "shop", Name: "nothing"}})
+	require.Equal(t, backup.BackupMissing, ClassOf(err))
+
+	k.repository.gone = true
+	_, err = find(FindBackupInput{Claim: data})
+	require.ErrorContains(t, err, "does not answer", "it may hold a newer one")
+	found, err = find(FindBackupInput{Claim: data, Repository: "second"})
+	require.NoError(t, err)
+	require.Equal(t, "bbbbbbbb1", found.ID)
+	found, err = find(FindBackupInput{ID: "bbbbbbbb1"})
+	require.NoError(t, err)
+	require.Equal(t, "bbbbbbbb1", found.ID)
+}
+
+func TestSizeOfARestoredVolume(t *testing.T) {
+	const gib = 1 << 30
+	files := FoundBackup{Kind: backup.KindRBDFilesystem, Files: 1000, Bytes: 3 * gib}
+	disk := FoundBackup{Kind: backup.KindRBDBlock, DiskBytes: 5 * gib}
+	for name, c := range map[string]struct {
+		in     PlanRestoreInput
+		source uint64
+		want   uint64
+	}{
+		"as asked for":       {PlanRestoreInput{Backup: files, SizeBytes: 7}, 2 * gib, 7},
+		"as its claim":       {PlanRestoreInput{Backup: files}, 2 * gib, 2 * gib},
+		"as its files need":  {PlanRestoreInput{Backup: files}, 0, 4 * gib},
+		"as the disk":        {PlanRestoreInput{Backup: disk}, 2 * gib, 5 * gib},
+		"larger":             {PlanRestoreInput{Backup: disk, SizeBytes: 6 * gib}, 0, 6 * gib},
+		"smaller than that":  {PlanRestoreInput{Backup: disk, SizeBytes: gib}, 0, 0},
+		"nobody knows":       {PlanRestoreInput{Backup: FoundBackup{Kind: backup.KindCephFS}}, 0, 0},
+		"nothing in it, yet": {PlanRestoreInput{Backup: FoundBackup{Kind: backup.KindCephFS, Files: 1}}, 0, gib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			size, err := sizeOf(c.in, c.source)
+			require.Equal(t, c.want, size)
+			if c.want == 0 {
+				require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+			} else {
+				require.NoError(t, err)
+			}
+		})
+	}
+}

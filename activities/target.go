@@ -1,0 +1,177 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// targets is what the control side needs from Kubernetes to make volumes.
+type targets interface {
+	Target(ctx context.Context, q backup.TargetRequest) (t backup.Target, sizeOfSource uint64, err error)
+	MakeVolume(ctx context.Context, t backup.Target, r backup.Restored) error
+	MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) error
+	AwaitBound(ctx context.Context, t backup.Target) bool
+	Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error)
+}
+
+// PlanRestoreInput says what a restore is to make of which backup.
+type PlanRestoreInput struct {
+	Run    string       `json:"run"`
+	Backup FoundBackup  `json:"backup"`
+	To     backup.Claim `json:"to"`
+	// StorageClass and SizeBytes are what was asked for; empty to decide here. Bare
+	// leaves out the source's labels and annotations.
+	StorageClass string `json:"storageClass,omitempty"`
+	SizeBytes    uint64 `json:"sizeBytes,omitempty"`
+	Bare         bool   `json:"bare,omitempty"`
+}
+
+// RestorePlan is what a restore goes by.
+type RestorePlan struct {
+	Target           backup.Target `json:"target"`
+	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
+}
+
+// PlanRestore decides what volume a restore makes. It only reads.
+//
+// Final failures: InvalidInput when there is a claim of that name already, or no such
+// namespace or StorageClass, or the size is too small; VolumeUnsupported when volumes of
+// the class cannot be made.
+func (c *Control) PlanRestore(ctx context.Context, in PlanRestoreInput) (RestorePlan, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	t, sizeOfSource, err := c.Targets.Target(ctx, backup.TargetRequest{
+		Run: in.Run, From: in.Backup.Claim, To: in.To, Class: in.StorageClass, Block: in.Backup.Kind == backup.KindRBDBlock, Bare: in.Bare,
+	})
+	if err != nil {
+		return RestorePlan{}, toFailure(err)
+	}
+	cluster, err := c.Ceph(t.ClusterID)
+	if err != nil {
+		return RestorePlan{}, toFailure(err)
+	}
+	if err := cluster.CheckTarget(ctx, t); err != nil {
+		return RestorePlan{}, toFailure(err)
+	}
+	if t.SizeBytes, err = sizeOf(in, sizeOfSource); err != nil {
+		return RestorePlan{}, toFailure(err)
+	}
+	return RestorePlan{Target: t, HeartbeatTimeout: c.HeartbeatTimeout}, nil
+}
+
+// sizeOf decides how large the volume is: as asked for, or as the backup's disk or its
+// claim is, or as its files need.
+func sizeOf(in PlanRestoreInput, source uint64) (uint64, error) {
+	asked, b := in.SizeBytes, in.Backup
+	switch {
+	case b.Kind == backup.KindRBDBlock && asked == 0:
+		return b.DiskBytes, nil
+	case b.Kind == backup.KindRBDBlock && asked < b.DiskBytes:
+		return 0, backup.Fail(backup.InvalidInput, fmt.Sprintf("%d bytes are too small for a disk of %d bytes", asked, b.DiskBytes), "Give a larger --size, or none.", nil)
+	case asked > 0:
+		return asked, nil
+	case source > 0:
+		return source, nil
+	case b.Bytes > 0 || b.Files > 0:
+		return backup.RoomFor(b.Files, b.Bytes), nil
+	}
+	return 0, backup.Fail(backup.InvalidInput, "nothing says how large the volume has to be: the claim that the backup is of is gone, and the backup does not tell", "Give its --size.", nil)
+}
+
+// MakeTargetInput says which image to make for which attempt of a restore.
+type MakeTargetInput struct {
+	Target backup.Target `json:"target"`
+	Lease  Lease         `json:"lease"`
+}
+
+// MakeTarget makes the image that a restore writes into, and returns its whole name. A
+// repeat finds it, and waits by NotReadyYet failures until nobody has it open any more: a
+// node that was given up may still write.
+func (c *Control) MakeTarget(ctx context.Context, in MakeTargetInput) (backup.Image, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	cluster, err := c.Ceph(in.Target.ClusterID)
+	if err != nil {
+		return in.Target.Image, toFailure(err)
+	}
+	info := activity.GetInfo(ctx)
+	image, err := cluster.EnsureTarget(ctx, in.Target, map[string]string{
+		backup.MetadataRun:       in.Lease.Run,
+		backup.MetadataAttempt:   strconv.Itoa(1), // as its name has it
+		backup.MetadataWorkflow:  info.WorkflowExecution.ID,
+		backup.MetadataNamespace: info.Namespace,
+		backup.MetadataClaim:     in.Target.Claim.String(),
+	})
+	return image, toFailure(err)
+}
+
+// MakeClaimInput says what was restored.
+type MakeClaimInput struct {
+	Run    string        `json:"run"`
+	Target backup.Target `json:"target"`
+	// From says of which backup, for people.
+	From string `json:"from"`
+}
+
+// MadeClaim says whether the claim is bound already.
+type MadeClaim struct {
+	Bound bool `json:"bound"`
+}
+
+// MakeClaim gives what was restored to a new claim. A repeat goes on where the last one
+// ended. That somebody else has made a claim of the name meanwhile is an InvalidInput
+// failure.
+func (c *Control) MakeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	made, err := c.makeClaim(ctx, in)
+	return made, toFailure(err)
+}
+
+func (c *Control) makeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, error) {
+	cluster, err := c.Ceph(in.Target.ClusterID)
+	if err != nil {
+		return MadeClaim{}, err
+	}
+	r := backup.Restored{Run: in.Run, From: in.From}
+	// A volume that no image is behind yet harms nobody, but an image that no volume tells
+	// of is found by nobody.
+	if err := c.Targets.MakeVolume(ctx, in.Target, r); err != nil {
+		return MadeClaim{}, err
+	}
+	if err := cluster.GiveTarget(ctx, in.Target.Image, in.Target.PV); err != nil {
+		return MadeClaim{}, err
+	}
+	if err := c.Targets.MakeClaim(ctx, in.Target, r); err != nil {
+		return MadeClaim{}, err
+	}
+	event := backup.Event{Run: in.Run, Reason: backup.EventRestored, Text: "Restored from " + in.From}
+	if err := c.Claims.Tell(ctx, in.Target.Claim, event); err != nil {
+		activity.GetLogger(ctx).Warn("the tenant could not be told", "event", event.Reason, "error", err)
+	}
+	return MadeClaim{Bound: c.Targets.AwaitBound(ctx, in.Target)}, nil
+}
+
+// UnmakeClaim removes what MakeClaim made before it failed, unless the claim itself was
+// made: then all is left, and the claim is good. A repeat finds nothing to do.
+func (c *Control) UnmakeClaim(ctx context.Context, in MakeClaimInput) (made bool, err error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	made, err = c.Targets.Unmake(ctx, in.Target, backup.Restored{Run: in.Run, From: in.From})
+	if err != nil || made {
+		return made, toFailure(err)
+	}
+	cluster, err := c.Ceph(in.Target.ClusterID)
+	if err != nil {
+		return false, toFailure(err)
+	}
+	image := in.Target.Image
+	image.Name = in.Target.PV
+	return false, toFailure(cluster.EnsureRestoredAbsent(ctx, image))
+}

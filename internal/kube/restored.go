@@ -1,0 +1,159 @@
+package kube
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// MakeVolume makes the PersistentVolume of a restore, for the claim that is still to be
+// made. Its image is Target's, under its final name. A repeat finds it.
+func (c *Client) MakeVolume(ctx context.Context, t backup.Target, r backup.Restored) error {
+	_, err := c.api.CoreV1().PersistentVolumes().Create(ctx, c.restoredVolume(t, r), metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil // the name is the run's
+	}
+	return explain("making volume "+t.PV, err)
+}
+
+// MakeClaim makes the claim of a restore. A repeat finds it; a claim of the name that
+// somebody else has made is an InvalidInput failure.
+func (c *Client) MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) error {
+	claims := c.api.CoreV1().PersistentVolumeClaims(t.Claim.Namespace)
+	_, err := claims.Create(ctx, c.restoredClaim(t, r), metav1.CreateOptions{})
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		made, err := c.madeClaim(ctx, t, r)
+		if err == nil && made == nil {
+			err = taken(t.Claim)
+		}
+		return err
+	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return backup.Fail(backup.InvalidInput, "there is no namespace "+t.Claim.Namespace+" any more", "Restore into another one.", err)
+	case apierrors.IsInvalid(err):
+		return backup.Fail(backup.InvalidInput, "Kubernetes does not take the claim "+t.Claim.String(), "Correct the StorageClass, or restore to another one.", err)
+	}
+	return explain("making claim "+t.Claim.String(), err)
+}
+
+// boundWithin is how long Kubernetes may take to bind a claim to its volume: it mostly
+// takes a second.
+const boundWithin = 20 * time.Second
+
+// AwaitBound reports whether the claim of a restore is bound to its volume, and waits a
+// moment for that.
+func (c *Client) AwaitBound(ctx context.Context, t backup.Target) bool {
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, boundWithin, true, func(ctx context.Context) (bool, error) {
+		pvc, err := c.api.CoreV1().PersistentVolumeClaims(t.Claim.Namespace).Get(ctx, t.Claim.Name, metav1.GetOptions{})
+		return err == nil && pvc.Status.Phase == corev1.ClaimBound, nil
+	})
+	return err == nil
+}
+
+// Unmake removes the PersistentVolume of a restore that has failed, unless its claim was
+// made: it reports whether it was, and all of it is then left as it is.
+func (c *Client) Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error) {
+	claim, err := c.madeClaim(ctx, t, r)
+	if err != nil || claim != nil {
+		return claim != nil, err
+	}
+	pv, err := c.volumeNamed(ctx, t.PV)
+	if err != nil || pv == nil {
+		return false, err
+	}
+	err = c.api.CoreV1().PersistentVolumes().Delete(ctx, t.PV, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	return false, explain("removing volume "+t.PV, err)
+}
+
+// madeClaim returns the claim if it is the restore's; nil if it is not, or there is none.
+func (c *Client) madeClaim(ctx context.Context, t backup.Target, r backup.Restored) (*corev1.PersistentVolumeClaim, error) {
+	pvc, err := c.api.CoreV1().PersistentVolumeClaims(t.Claim.Namespace).Get(ctx, t.Claim.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, explain("reading claim "+t.Claim.String(), err)
+	case pvc.Spec.VolumeName != t.PV || pvc.Annotations[c.prefix+backup.AnnotationRestoreRun] != r.Run:
+		return nil, nil
+	}
+	return pvc, nil
+}
+
+// origin are the annotations of what a restore makes.
+func (c *Client) origin(r backup.Restored) map[string]string {
+	return map[string]string{c.prefix + backup.AnnotationRestoredFrom: r.From, c.prefix + backup.AnnotationRestoreRun: r.Run}
+}
+
+// restoredVolume is a static volume: ceph-csi mounts one as it is, and never removes its
+// image. See docs/static-pvc.md of ceph-csi.
+func (c *Client) restoredVolume(t backup.Target, r backup.Restored) *corev1.PersistentVolume {
+	attributes := map[string]string{
+		attributeClusterID: t.ClusterID, attributePool: t.Image.Pool, attributeStatic: "true",
+	}
+	for name, value := range map[string]string{
+		attributeRadosNamespace: t.Image.Namespace, backup.ParameterFeatures: t.Class.Parameters[backup.ParameterFeatures],
+		"mounter": t.Class.Parameters["mounter"],
+	} {
+		if value != "" {
+			attributes[name] = value
+		}
+	}
+	return &corev1.PersistentVolume{
+		ObjectMeta: metav1.ObjectMeta{Name: t.PV, Annotations: c.origin(r)},
+		Spec: corev1.PersistentVolumeSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Capacity:    capacity(t),
+			VolumeMode:  mode(t),
+			ClaimRef: &corev1.ObjectReference{
+				APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: t.Claim.Namespace, Name: t.Claim.Name,
+			},
+			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
+			StorageClassName:              t.Class.Name,
+			MountOptions:                  t.Class.MountOptions,
+			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
+				Driver: t.Class.Driver, VolumeHandle: t.PV, FSType: t.FSType, VolumeAttributes: attributes,
+				NodeStageSecretRef:        secretOf(t, "node-stage"),
+				ControllerExpandSecretRef: secretOf(t, "controller-expand"),
+			}},
+		},
+	}
+}
+
+func (c *Client) restoredClaim(t backup.Target, r backup.Restored) *corev1.PersistentVolumeClaim {
+	annotations := c.origin(r)
+	maps.Copy(annotations, t.Annotations)
+	class := t.Class.Name
+	return &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: t.Claim.Name, Namespace: t.Claim.Namespace, Labels: t.Labels, Annotations: annotations},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			VolumeMode:       mode(t),
+			StorageClassName: &class,
+			VolumeName:       t.PV,
+			Resources:        corev1.VolumeResourceRequirements{Requests: capacity(t)},
+		},
+	}
+}
+
+func capacity(t backup.Target) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(int64(t.SizeBytes), resource.BinarySI)}
+}
+
+func mode(t backup.Target) *corev1.PersistentVolumeMode {
+	m := corev1.PersistentVolumeFilesystem
+	if !t.Kind.Mounted() {
+		m = corev1.PersistentVolumeBlock
+	}
+	return &m
+}

@@ -1,0 +1,123 @@
+//go:build lab
+
+package kube
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// class makes a StorageClass, which goes with the test.
+func (s *site) class(t *testing.T, parameters map[string]string) string {
+	t.Helper()
+	name := "class-" + uuid.NewString()[:8]
+	_, err := s.api.StorageV1().StorageClasses().Create(t.Context(), &storagev1.StorageClass{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "rook-ceph.rbd.csi.ceph.com", Parameters: parameters,
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, s.api.StorageV1().StorageClasses().Delete(context.Background(), name, metav1.DeleteOptions{}))
+	})
+	return name
+}
+
+// target plans the restore of a claim, which goes with the test.
+func (s *site) target(t *testing.T, run string) backup.Target {
+	t.Helper()
+	class := s.class(t, map[string]string{"clusterID": "ceph", "pool": "rbd", "csi.storage.k8s.io/fstype": "xfs"})
+	target, size, err := s.Target(t.Context(), backup.TargetRequest{Run: run, To: backup.Claim{Namespace: s.namespace, Name: "new"}, Class: class})
+	require.NoError(t, err)
+	require.Zero(t, size)
+	require.Equal(t, "xfs", target.FSType)
+	require.Equal(t, backup.Source{ClusterID: "ceph", Image: backup.Image{Pool: "rbd", Name: backup.CloneName(run, 1)}}, target.Source)
+	target.SizeBytes = 1 << 30
+	t.Cleanup(func() {
+		err := s.api.CoreV1().PersistentVolumes().Delete(context.Background(), target.PV, metav1.DeleteOptions{})
+		require.True(t, err == nil || apierrors.IsNotFound(err), "%v", err)
+	})
+	return target
+}
+
+func TestRestoredClaimIsBoundToItsVolume(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	target := s.target(t, run)
+	r := backup.Restored{Run: run, From: "shop/data"}
+	for range 2 {
+		require.NoError(t, s.MakeVolume(t.Context(), target, r))
+		require.NoError(t, s.MakeClaim(t.Context(), target, r))
+	}
+	require.True(t, s.AwaitBound(t.Context(), target))
+	v, err := s.Volume(t.Context(), target.Claim)
+	require.NoError(t, err)
+	require.Equal(t, backup.Image{Pool: "rbd", Name: target.PV}, v.Image)
+	require.Equal(t, "ceph", v.ClusterID)
+	require.Equal(t, "xfs", v.FSType)
+
+	made, err := s.Unmake(t.Context(), target, r)
+	require.NoError(t, err)
+	require.True(t, made, "a claim that was made stays")
+	_, err = s.Volume(t.Context(), target.Claim)
+	require.NoError(t, err)
+	_, _, err = s.Target(t.Context(), backup.TargetRequest{Run: run, To: target.Claim, Class: target.Class.Name})
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+}
+
+// Somebody makes a claim of the name while the data are restored.
+func TestRestoreMakesWayForAnotherClaim(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	target := s.target(t, run)
+	r := backup.Restored{Run: run, From: "shop/data"}
+	s.pending(t, "new")
+	require.NoError(t, s.MakeVolume(t.Context(), target, r))
+	err := s.MakeClaim(t.Context(), target, r)
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+	require.ErrorContains(t, err, "there is a claim "+target.Claim.String()+" already")
+	for range 2 {
+		made, err := s.Unmake(t.Context(), target, r)
+		require.NoError(t, err)
+		require.False(t, made)
+	}
+	_, err = s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
+	require.True(t, apierrors.IsNotFound(err) || err == nil, "%v", err)
+	_, err = s.claims().Get(t.Context(), "new", metav1.GetOptions{})
+	require.NoError(t, err, "it is somebody's")
+}
+
+// What a claim was goes with its data, but not the account that is kept of it.
+func TestTargetIsAsItsSourceWas(t *testing.T) {
+	s := newSite(t)
+	class := s.class(t, map[string]string{"clusterID": "ceph", "pool": "rbd"})
+	pvc := s.pending(t, "data")
+	pvc.Labels = map[string]string{"app": "shop"}
+	pvc.Annotations = map[string]string{
+		"example.com/owner": "shop", "volume.kubernetes.io/selected-node": "a", prefix + "interval": "6h", prefix + "last-backup": "2026-01-01T00:00:00Z",
+	}
+	_, err := s.claims().Update(t.Context(), pvc, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	q := backup.TargetRequest{
+		Run: uuid.NewString(), From: backup.Claim{Namespace: s.namespace, Name: "data"}, To: backup.Claim{Namespace: s.namespace, Name: "new"}, Class: class,
+		Block: true,
+	}
+	target, size, err := s.Target(t.Context(), q)
+	require.NoError(t, err)
+	require.Equal(t, uint64(1<<30), size)
+	require.Equal(t, map[string]string{"app": "shop"}, target.Labels)
+	require.Equal(t, map[string]string{"example.com/owner": "shop", prefix + "interval": "6h"}, target.Annotations)
+	require.Equal(t, backup.KindRBDBlock, target.Kind)
+	require.Empty(t, target.FSType)
+	q.Bare = true
+	target, _, err = s.Target(t.Context(), q)
+	require.NoError(t, err)
+	require.Empty(t, target.Labels)
+	require.Empty(t, target.Annotations)
+}
