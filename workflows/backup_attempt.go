@@ -2,11 +2,8 @@ package workflows
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/ammonite-backup/ammonite/activities"
@@ -15,25 +12,21 @@ import (
 
 // attempt is one try to store the snapshot on some node.
 type attempt struct {
+	lease
 	run   *backupRun
-	lease activities.Lease
-	node  string
 	clone backup.Image
-
-	// hold ends when the lease does; lost says that it ended before the work,
-	// and lostBy why: the steps themselves only say that they were cancelled.
-	hold       workflow.Future
-	cancelHold workflow.CancelFunc
-	leaving    bool
-	lost       bool
-	lostBy     error
 }
 
 // attempt makes a fresh clone, if the volume is read from one, waits for a slot,
 // and runs the steps on the node that has it. It reports whether it failed only because the node was lost.
 func (r *backupRun) attempt(ctx workflow.Context) (lost bool, err error) {
 	r.result.Attempts++
-	a := &attempt{run: r, lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}}
+	a := &attempt{run: r, lease: lease{
+		HoldSlotInput: activities.HoldSlotInput{
+			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool,
+		},
+		pinned: r.in.Node, fairness: r.in.Namespace, heartbeat: r.plan.HeartbeatTimeout,
+	}}
 	if r.plan.Volume.Kind.Cloned() {
 		if err := a.makeClone(ctx); err != nil {
 			return false, err
@@ -42,96 +35,42 @@ func (r *backupRun) attempt(ctx workflow.Context) (lost bool, err error) {
 	if err := a.waitForSlot(ctx); err != nil {
 		return a.lost, err
 	}
-	err = a.work(ctx)
-	a.leave(ctx)
-	if cancelled := ctx.Err(); err != nil && cancelled != nil && (a.lost || nodeGone(err)) {
-		// A step that was asked to end fell silent while it wound down. What was
-		// asked for is what happened.
-		return false, cancelled
+	err = a.during(ctx, a.work)
+	if forced := a.leave(ctx, a.tearDown); forced != nil {
+		r.note(ctx, "the node could not take down the volume in order and does so by force: "+reason(forced))
 	}
-	if err != nil && (a.lost || nodeGone(err)) {
-		r.note(ctx, fmt.Sprintf("attempt %d lost node %s: %s", a.lease.Attempt, a.node, reason(cmp.Or(a.lostBy, err))))
-		return true, err
+	if lost, err = a.judge(ctx, err); lost {
+		r.note(ctx, fmt.Sprintf("attempt %d lost node %s: %s", a.Lease.Attempt, a.node, reason(cmp.Or(a.lostBy, err))))
 	}
-	return false, err
+	return lost, err
 }
 
 func (a *attempt) makeClone(ctx workflow.Context) error {
 	a.run.report.step("cloning the snapshot")
-	name := backup.CloneName(a.lease.Run, a.lease.Attempt)
+	name := backup.CloneName(a.Lease.Run, a.Lease.Attempt)
 	ctx = workflow.WithActivityOptions(ctx, apiCall("clone "+name))
 	in := activities.CloneInput{
 		Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot,
-		ScratchPool: a.run.plan.ScratchPool, Lease: a.lease,
+		ScratchPool: a.run.plan.ScratchPool, Lease: a.Lease,
 	}
 	return workflow.ExecuteActivity(ctx, control.Clone, in).Get(ctx, &a.clone)
 }
 
 // waitForSlot returns once a node says that it holds a slot for this attempt.
 func (a *attempt) waitForSlot(ctx workflow.Context) error {
-	where := "any node"
-	if a.run.in.Node != "" {
-		where = "node " + a.run.in.Node
-	}
-	a.run.report.step("waiting for a slot on " + where)
-	priority := temporal.Priority{
-		PriorityKey: cmp.Or(workflow.GetInfo(ctx).Priority.PriorityKey, defaultPriority),
-		FairnessKey: a.run.in.Namespace,
-	}
+	a.run.report.step("waiting for a slot on " + a.where())
 	asked := workflow.Now(ctx)
-	// The lease outlives a cancellation of the run until the node has taken down
-	// in order what it holds.
-	holdCtx, cancel := workflow.NewDisconnectedContext(ctx)
-	holdCtx = workflow.WithActivityOptions(holdCtx, slot(backup.SlotQueue(a.run.in.Node), "slot on "+where, a.run.plan.HeartbeatTimeout, priority))
-	a.cancelHold = cancel
-	a.hold = workflow.ExecuteActivity(holdCtx, node.HoldSlot, activities.HoldSlotInput{
-		Lease: a.lease, Source: a.run.plan.Volume.Source, ScratchPool: a.run.plan.ScratchPool,
-	})
-
-	granted := workflow.GetSignalChannel(ctx, activities.SlotGranted)
-	var err error
-	for a.node == "" && err == nil {
-		workflow.NewSelector(ctx).
-			AddReceive(granted, func(c workflow.ReceiveChannel, _ bool) {
-				var grant activities.Grant
-				c.Receive(ctx, &grant)
-				// A grant of an earlier attempt comes from a node that was
-				// given up.
-				if grant.Attempt == a.lease.Attempt {
-					a.node = grant.Node
-				}
-			}).
-			AddFuture(a.hold, func(f workflow.Future) {
-				if err = f.Get(ctx, nil); err == nil {
-					err = errors.New("the slot was given back before it was used")
-				}
-				a.lost = nodeGone(err)
-			}).
-			AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {
-				err = ctx.Err()
-				cancel()
-				_ = a.hold.Get(holdCtx, nil)
-			}).
-			Select(ctx)
-	}
+	err := a.acquire(ctx)
 	a.run.waited += workflow.Now(ctx).Sub(asked)
 	if err == nil {
 		a.run.result.Node = a.node
-		a.run.report.node(a.node, a.lease.Attempt)
+		a.run.report.node(a.node, a.Lease.Attempt)
 	}
 	return err
 }
 
-// work runs the steps on the node, for as long as the lease holds.
+// work runs the steps on the node.
 func (a *attempt) work(ctx workflow.Context) error {
-	ctx, cancel := workflow.WithCancel(ctx)
-	defer cancel()
-	workflow.Go(ctx, func(ctx workflow.Context) {
-		if err := a.hold.Get(ctx, nil); err != nil && !a.leaving {
-			a.lost, a.lostBy = true, err
-		}
-		cancel()
-	})
 	if a.kind().Cloned() {
 		if err := a.mapClone(ctx); err != nil {
 			return err
@@ -148,7 +87,7 @@ func (a *attempt) work(ctx workflow.Context) error {
 func (a *attempt) kind() backup.Kind { return a.run.plan.Volume.Kind }
 
 func (a *attempt) input() activities.StepInput {
-	return activities.StepInput{Lease: a.lease, Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot, Clone: a.clone, Repository: a.run.plan.Repository}
+	return activities.StepInput{Lease: a.Lease, Volume: a.run.plan.Volume, Snapshot: a.run.result.Snapshot, Clone: a.clone, Repository: a.run.plan.Repository}
 }
 
 // frozen names what the node reads.
@@ -185,31 +124,6 @@ func (a *attempt) store(ctx workflow.Context) error {
 	return workflow.ExecuteActivity(ctx, node.Restic, a.input()).Get(ctx, &a.run.result.Stored)
 }
 
-// leave takes away what the node holds and gives the slot back, also when the
-// run was cancelled. A node that is lost, before or meanwhile, tears down by
-// itself.
-func (a *attempt) leave(ctx workflow.Context) {
-	a.leaving = true
-	ctx, cancel := workflow.NewDisconnectedContext(ctx)
-	defer cancel()
-	if !a.lost {
-		teardownCtx, stop := workflow.WithCancel(ctx)
-		workflow.Go(ctx, func(ctx workflow.Context) {
-			_ = a.hold.Get(ctx, nil)
-			stop()
-		})
-		if err := a.tearDown(teardownCtx); err != nil && !a.hold.IsReady() && !nodeGone(err) {
-			a.run.note(ctx, "the node could not take down the volume in order and does so by force: "+reason(err))
-		}
-	}
-	// After Unmap the lease has ended by itself; otherwise this ends it.
-	a.cancelHold()
-	if err := a.hold.Get(ctx, nil); activities.ClassOf(err) == backup.NodeDraining && a.lostBy == nil {
-		// The step that lost its slot came first with the news, but not with why.
-		a.lostBy = err
-	}
-}
-
 func (a *attempt) tearDown(ctx workflow.Context) error {
 	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.frozen(), a.run.plan.HeartbeatTimeout))
 	if a.kind().Mounted() {
@@ -218,18 +132,4 @@ func (a *attempt) tearDown(ctx workflow.Context) error {
 		}
 	}
 	return workflow.ExecuteActivity(ctx, node.Unmap, a.input()).Get(ctx, nil)
-}
-
-// nodeGone reports whether a step failed because its node no longer works for
-// the lease, rather than because of the volume or the repository.
-func nodeGone(err error) bool {
-	switch activities.ClassOf(err) {
-	case backup.LeaseLost, backup.NodeDraining:
-		return true
-	}
-	var timeout *temporal.TimeoutError
-	if !errors.As(err, &timeout) {
-		return false
-	}
-	return timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_HEARTBEAT || timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
 }

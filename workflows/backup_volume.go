@@ -4,9 +4,9 @@ package workflows
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -63,7 +63,7 @@ func BackupVolume(ctx workflow.Context, in BackupVolumeInput) (result BackupVolu
 	if err := in.Validate(); err != nil {
 		return result, err
 	}
-	run.report.claim(in)
+	run.report.claim(in.Namespace, in.Claim)
 
 	// Step 1. What is behind the claim?
 	if err := run.resolve(ctx); err != nil {
@@ -115,7 +115,7 @@ func newBackupRun(ctx workflow.Context, in BackupVolumeInput) *backupRun {
 		// The original run's ID survives a reset of the workflow, and with it the
 		// names of what the run made before.
 		id:     cmp.Or(info.OriginalRunID, info.WorkflowExecution.RunID),
-		report: newReport(ctx, in),
+		report: newReport(ctx, fmt.Sprintf("Backup of %s/%s", in.Namespace, in.Claim)),
 	}
 }
 
@@ -179,29 +179,12 @@ func (r *backupRun) cleanUp(ctx workflow.Context) {
 	ctx = workflow.WithActivityOptions(ctx, cleaning("snapshot and clones of "+r.id))
 	in := activities.CleanupInput{Run: r.id, Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool}
 	if err := workflow.ExecuteActivity(ctx, control.Cleanup, in).Get(ctx, nil); err != nil {
-		r.handOver(ctx, err)
+		r.note(ctx, handOver(ctx, "what the backup of "+r.plan.Volume.Claim.String()+" left", activities.Leftover{
+			WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID, RunID: workflow.GetInfo(ctx).WorkflowExecution.RunID,
+			Lease:  activities.Lease{Run: r.id, Attempt: r.result.Attempts},
+			Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool,
+		}, err))
 	}
-}
-
-// handOver lets another workflow go on with cleaning up, so that the volume can
-// be backed up again meanwhile.
-func (r *backupRun) handOver(ctx workflow.Context, why error) {
-	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:        ReconcileRunID(r.id),
-		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
-		StaticSummary:     "what the backup of " + r.plan.Volume.Claim.String() + " left",
-	})
-	in := ReconcileInput{Ended: true, Leftovers: []activities.Leftover{{
-		WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID, RunID: workflow.GetInfo(ctx).WorkflowExecution.RunID,
-		Lease:  activities.Lease{Run: r.id, Attempt: r.result.Attempts},
-		Source: r.plan.Volume.Source, ScratchPool: r.plan.ScratchPool,
-	}}}
-	started := workflow.ExecuteChildWorkflow(ctx, ReconcileName, in).GetChildWorkflowExecution()
-	if err := started.Get(ctx, nil); err != nil && !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
-		r.note(ctx, "not everything was cleaned up, and nothing goes on with it: "+reason(err)+"; the reason was: "+reason(why))
-		return
-	}
-	r.note(ctx, "not everything could be cleaned up yet; workflow "+ReconcileRunID(r.id)+" goes on with it: "+reason(why))
 }
 
 // old reports whether the run's snapshot is too old to try yet another node.
@@ -209,17 +192,10 @@ func (r *backupRun) old(ctx workflow.Context) bool {
 	return workflow.Now(ctx).Sub(workflow.GetInfo(ctx).WorkflowStartTime) > giveUpAfter
 }
 
-// pause waits at least one more heartbeat period, so that an agent that only
-// fell silent has noticed and ended its restic before another node begins. It
-// waits longer each time, so that a volume that brings its nodes down does not
-// keep them busy.
+// pause waits before the volume starts over on another node.
 func (r *backupRun) pause(ctx workflow.Context) error {
 	r.report.step("pausing before starting over on another node")
-	wait := r.plan.HeartbeatTimeout
-	for range r.result.Attempts - 1 {
-		wait = min(2*wait, max(longestPause, r.plan.HeartbeatTimeout))
-	}
-	return workflow.Sleep(ctx, wait)
+	return pauseAfter(ctx, r.result.Attempts, r.plan.HeartbeatTimeout)
 }
 
 func (r *backupRun) note(ctx workflow.Context, text string) {

@@ -154,6 +154,15 @@ func planning(namespace string) workflow.ActivityOptions {
 	return options
 }
 
+// finding is for a look into repositories.
+func finding(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// restic reads the index of a large repository over a slow network, of several one
+	// after the other, and the tables of a disk.
+	options.StartToCloseTimeout = 30 * time.Minute
+	return options
+}
+
 // asking is for looks at how things are, in a sweep.
 func asking(summary string) workflow.ActivityOptions {
 	return apiCall(summary)
@@ -218,6 +227,10 @@ const (
 // giveUpAfter bounds how often a volume starts over on another node: after a
 // day a fresh snapshot is worth more.
 const giveUpAfter = 24 * time.Hour
+
+// giveUpRestoringAfter is the same for a restore, for which somebody waits: it goes on
+// where it was, but not without end.
+const giveUpRestoringAfter = 7 * 24 * time.Hour
 
 // longestPause bounds the pauses between attempts on different nodes.
 const longestPause = 30 * time.Minute

@@ -24,8 +24,8 @@ type report struct {
 }
 
 // newReport begins a run's report and listens for news of long steps.
-func newReport(ctx workflow.Context, in BackupVolumeInput) *report {
-	r := &report{ctx: ctx, title: fmt.Sprintf("Backup of %s/%s", in.Namespace, in.Claim)}
+func newReport(ctx workflow.Context, title string) *report {
+	r := &report{ctx: ctx, title: title}
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		news := workflow.GetSignalChannel(ctx, activities.BackupProgress)
 		for {
@@ -50,10 +50,10 @@ func (r *report) step(name string) {
 
 // claim records what the run is for, so that also a run that finds nothing there
 // is found.
-func (r *report) claim(in BackupVolumeInput) {
+func (r *report) claim(namespace, name string) {
 	r.upsert(
-		AttributeNamespace.ValueSet(in.Namespace),
-		AttributeClaim.ValueSet(in.Claim),
+		AttributeNamespace.ValueSet(namespace),
+		AttributeClaim.ValueSet(name),
 		AttributeOutcome.ValueSet(OutcomeRunning),
 	)
 }
@@ -68,6 +68,12 @@ func (r *report) volume(v backup.Volume) {
 		r.title += fmt.Sprintf(", %.1f GiB", float64(v.SizeBytes)/(1<<30))
 	}
 	r.upsert(AttributeKind.ValueSet(string(v.Kind)))
+}
+
+// target records what is restored to what.
+func (r *report) target(b activities.FoundBackup, t backup.Target) {
+	r.title = fmt.Sprintf("Restore of %s\n\nTo %s: %s, %.1f GiB, StorageClass %s", b, t.Claim, t.Kind, float64(t.SizeBytes)/(1<<30), t.Class.Name)
+	r.upsert(AttributeKind.ValueSet(string(t.Kind)))
 }
 
 // node records where the attempt runs.

@@ -1,0 +1,126 @@
+package workflows
+
+import (
+	"cmp"
+	"fmt"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/ammonite-backup/ammonite/activities"
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+// restoreAttempt is one try to write the volume on some node.
+type restoreAttempt struct {
+	lease
+	run *restoreRun
+}
+
+// attempt makes the image, or waits until nobody writes into it any more, waits for a
+// slot, and writes on the node that has it. It reports whether it failed only because the
+// node was lost.
+func (r *restoreRun) attempt(ctx workflow.Context) (lost bool, err error) {
+	r.result.Attempts++
+	a := &restoreAttempt{run: r, lease: lease{
+		HoldSlotInput: activities.HoldSlotInput{
+			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: r.source(), ScratchPool: r.plan.Target.Image.Pool,
+		},
+		pinned: r.in.Node, fairness: r.in.ToNamespace, heartbeat: r.plan.HeartbeatTimeout,
+	}}
+	if err := a.makeTarget(ctx); err != nil {
+		return false, err
+	}
+	r.report.step("waiting for a slot on " + a.where())
+	if err := a.acquire(ctx); err != nil {
+		return a.lost, err
+	}
+	r.result.Node = a.node
+	r.report.node(a.node, a.Lease.Attempt)
+	err = a.during(ctx, a.work)
+	if forced := a.leave(ctx, a.tearDown); forced != nil {
+		r.note(ctx, "the node could not take down the volume in order and does so by force: "+reason(forced))
+	}
+	if lost, err = a.judge(ctx, err); lost {
+		r.note(ctx, fmt.Sprintf("attempt %d lost node %s: %s", a.Lease.Attempt, a.node, reason(cmp.Or(a.lostBy, err))))
+	}
+	return lost, err
+}
+
+func (a *restoreAttempt) makeTarget(ctx workflow.Context) error {
+	a.run.report.step("making the image")
+	ctx = workflow.WithActivityOptions(ctx, apiCall("image "+a.target().Image.String()))
+	in := activities.MakeTargetInput{Target: a.run.plan.Target, Lease: a.Lease}
+	return workflow.ExecuteActivity(ctx, control.MakeTarget, in).Get(ctx, &a.run.plan.Target.Image)
+}
+
+func (a *restoreAttempt) target() backup.Target { return a.run.plan.Target }
+
+func (a *restoreAttempt) input() activities.StepInput {
+	return activities.StepInput{
+		Lease: a.Lease, Volume: a.target().Volume(), Clone: a.target().Image, Repository: a.run.result.Backup.Repository, Writing: true,
+	}
+}
+
+// work writes the disk, or makes a filesystem, fills it and checks it.
+func (a *restoreAttempt) work(ctx workflow.Context) error {
+	if !a.target().Kind.Mounted() {
+		return a.restore(ctx)
+	}
+	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Image.String(), a.heartbeat))
+	long := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.target().FSType+" on "+a.target().Image.String(), a.heartbeat))
+	for _, step := range []struct {
+		what     string
+		ctx      workflow.Context
+		activity any
+	}{
+		{"mapping the image", quick, node.Map},
+		{"making the filesystem", long, node.Format},
+		{"mounting the filesystem", quick, node.Mount},
+	} {
+		a.run.report.step(step.what)
+		if err := workflow.ExecuteActivity(step.ctx, step.activity, a.input()).Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+	if err := a.restore(ctx); err != nil {
+		return err
+	}
+	a.run.report.step("unmounting the filesystem")
+	if err := workflow.ExecuteActivity(quick, node.Unmount, a.input()).Get(ctx, nil); err != nil {
+		return err
+	}
+	a.run.report.step("checking the filesystem")
+	if err := workflow.ExecuteActivity(long, node.CheckFilesystem, a.input()).Get(ctx, nil); err != nil {
+		return err
+	}
+	a.run.result.Checked = true
+	return nil
+}
+
+// restore fails when not all could be restored, unless that is accepted.
+func (a *restoreAttempt) restore(ctx workflow.Context) error {
+	a.run.report.step("restoring with restic")
+	r := a.run
+	in := activities.RestoreInput{
+		StepInput: a.input(), Backup: r.result.Backup.ID, Path: r.in.Path, Include: r.in.Include, Exclude: r.in.Exclude, NoVerify: r.in.NoVerify,
+	}
+	ctx = workflow.WithActivityOptions(ctx, nodeStep(a.node, r.result.Backup.String(), a.heartbeat))
+	if err := workflow.ExecuteActivity(ctx, node.Restore, in).Get(ctx, &r.result.Restored); err != nil {
+		return err
+	}
+	if restored := r.result.Restored; restored.FailedCount > 0 && !r.in.AcceptLosses {
+		return backup.Fail(backup.RestorePartial, fmt.Sprintf("%d things could not be restored as they were, first: %s", restored.FailedCount, restored.Failed[0]),
+			"Restore to a StorageClass of another filesystem, or accept the losses with --accept-losses.", nil)
+	}
+	return nil
+}
+
+func (a *restoreAttempt) tearDown(ctx workflow.Context) error {
+	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.target().Image.String(), a.heartbeat))
+	if a.target().Kind.Mounted() {
+		if err := workflow.ExecuteActivity(ctx, node.Unmount, a.input()).Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+	return workflow.ExecuteActivity(ctx, node.Unmap, a.input()).Get(ctx, nil)
+}
