@@ -100,8 +100,8 @@ func runBackup(ctx context.Context, s surroundings, o backupOptions) error {
 		return reportStarted(s.stdout, o, run)
 	}
 
-	f := &follower{
-		client: c, run: run, display: newDisplay(s, o.noProgress), started: running == nil,
+	f := &follower[workflows.BackupVolumeResult]{
+		what: "backup", client: c, run: run, display: newDisplay(s, o.noProgress), started: running == nil,
 		interrupts: signals, now: s.now, poll: s.poll,
 	}
 	if running != nil {
@@ -176,7 +176,7 @@ func reportStarted(w io.Writer, o backupOptions, run client.WorkflowRun) error {
 	return nil
 }
 
-func reportEnd(w io.Writer, o backupOptions, run client.WorkflowRun, end followed, runErr error) error {
+func reportEnd(w io.Writer, o backupOptions, run client.WorkflowRun, end followed[workflows.BackupVolumeResult], runErr error) error {
 	if o.output == formatTable {
 		_, err := io.WriteString(w, summary(o.claim, end))
 		return err
@@ -197,7 +197,7 @@ func reportEnd(w io.Writer, o backupOptions, run client.WorkflowRun, end followe
 
 // summary is what a person reads at the end of a backup. Why one failed is the
 // command's error.
-func summary(claim backup.Claim, end followed) string {
+func summary(claim backup.Claim, end followed[workflows.BackupVolumeResult]) string {
 	var b strings.Builder
 	outcome := end.state.state()
 	if end.result.Outcome != "" {
@@ -235,9 +235,9 @@ func summary(claim backup.Claim, end followed) string {
 }
 
 // resultOfFailure reads the result that a failed run attached to its error.
-func resultOfFailure(err error, into *workflows.BackupVolumeResult) {
+func resultOfFailure[R any](err error, into *R) {
 	var failure *temporal.ApplicationError
 	if errors.As(err, &failure) && failure.HasDetails() && failure.Details(into) != nil {
-		*into = workflows.BackupVolumeResult{}
+		*into = *new(R)
 	}
 }

@@ -142,7 +142,7 @@ func TestCtrlCStopsWhatItStarted(t *testing.T) {
 	require.Equal(t, 130, out.code)
 	require.Equal(t, []string{"backup/shop/data " + runID}, f.cancelled)
 	require.Contains(t, out.stderr, "stopping; press Ctrl-C again to leave it to clean up by itself\n")
-	require.Contains(t, out.stderr, "ammonite: the backup was cancelled\n")
+	require.Contains(t, out.stderr, "ammonite: the run was cancelled\n")
 	require.Equal(t, "Backup of shop/data: cancelled after 1m30s\n", out.stdout)
 }
 
@@ -232,7 +232,7 @@ func TestHowABackupEndsIsTheExitCode(t *testing.T) {
 		"password":    {failed(backup.RepositoryAuth, "wrong password"), enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, 6, "RepositoryAuth: wrong password"},
 		"input":       {failed(backup.InvalidInput, "no"), enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, 2, "InvalidInput: no"},
 		"wrapped":     {fmt.Errorf("activity error (type: Restic, scheduledEventID: 5): %w", failed(backup.RepositoryFull, "full")), enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, 1, "RepositoryFull: full"},
-		"cancelled":   {temporal.NewCanceledError(), enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED, 130, "the backup was cancelled"},
+		"cancelled":   {temporal.NewCanceledError(), enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED, 130, "the run was cancelled"},
 		"terminated":  {&temporal.TerminatedError{}, enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED, 1, "the run was terminated"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestHelpTellsExitCodesAndExamples(t *testing.T) {
 	for _, command := range []string{"backup", "status", "explain", "plan", "runs", "snapshots"} {
 		out := newWorld(&fakeTemporal{}).execute(t, command, "--help")
 		require.Zero(t, out.code)
-		require.Contains(t, out.stdout, "5    the claim is being backed up already")
+		require.Contains(t, out.stdout, "5    the claim is being backed up or restored to already")
 		require.Contains(t, out.stdout, "Examples:\n  ammonite "+command)
 	}
 	require.Contains(t, newWorld(&fakeTemporal{}).execute(t, "--help").stdout, "TEMPORAL_ADDRESS")

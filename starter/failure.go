@@ -32,7 +32,8 @@ const exitCodesHelp = `Exit codes:
   3    partial: the backup is stored, or the restore done, but misses files
   4    not found: the claim, its volume, its image, the backup or the schedule does
        not exist
-  5    the claim is being backed up already, or the schedule's last run goes on
+  5    the claim is being backed up or restored to already, or the schedule's last
+       run goes on
   6    Temporal, Kubernetes or the repository cannot be reached or opened
   7    only of "status --unprotected": volumes that are to be backed up are not
        protected
@@ -91,6 +92,7 @@ func classed(err error) error {
 	code, known := map[backup.Class]int{
 		backup.InvalidInput:      exitUsage,
 		backup.BackupPartial:     exitPartial,
+		backup.RestorePartial:    exitPartial,
 		backup.VolumeGone:        exitNotFound,
 		backup.BackupMissing:     exitNotFound,
 		backup.RepositoryMissing: exitUnreachable,
@@ -122,7 +124,7 @@ func message(err error) string {
 		}
 		return failure.Type() + ": " + failure.Message()
 	case errors.As(err, &cancelled):
-		return "the backup was cancelled"
+		return "the run was cancelled"
 	case errors.As(err, &terminated):
 		return "the run was terminated, so it could not clean up. What a node holds for it is removed by that node; what a run leaves that had no node yet is removed by the next look for leftovers, or by `ammonite reconcile`. Cancel a run instead to let it clean up by itself"
 	case errors.As(err, &timeout):

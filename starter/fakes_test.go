@@ -47,6 +47,7 @@ type fakeTemporal struct {
 	// describeErrs precede the descriptions; nil entries let one through.
 	describeErrs []error
 	result       workflows.BackupVolumeResult
+	restored     workflows.RestoreVolumeResult
 	retained     workflows.RetainResult
 	pruned       workflows.PruneResult
 	verified     workflows.VerifyResult
@@ -67,6 +68,7 @@ type fakeTemporal struct {
 
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
+	restore    workflows.RestoreVolumeInput
 	retain     activities.RetainInput
 	prune      activities.PruneInput
 	verify     workflows.VerifyInput
@@ -88,6 +90,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	switch in := args[0].(type) {
 	case workflows.BackupVolumeInput:
 		f.input = in
+	case workflows.RestoreVolumeInput:
+		f.restore = in
 	case activities.RetainInput:
 		f.retain = in
 	case activities.PruneInput:
@@ -105,6 +109,7 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
 		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName, workflows.HoldID: workflows.HoldName,
 		workflows.CopyID + "-offsite": workflows.CopyName, workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
+		"restore/shop/again": workflows.RestoreVolumeName,
 	}[options.ID]
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
@@ -188,6 +193,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 	switch result := into.(type) {
 	case *workflows.BackupVolumeResult:
 		*result = r.f.result
+	case *workflows.RestoreVolumeResult:
+		*result = r.f.restored
 	case *workflows.RetainResult:
 		*result = r.f.retained
 	case *workflows.PruneResult:

@@ -9,16 +9,17 @@ import (
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
-
-	"github.com/ammonite-backup/ammonite/workflows"
 )
 
 // outage is how long a follower waits for a Temporal that does not answer. The
 // run itself goes on meanwhile.
 const outage = 2 * time.Minute
 
-// follower shows a run until it ends.
-type follower struct {
+// follower shows a run, whose result is an R, until it ends.
+type follower[R any] struct {
+	// what the run is, for sentences about it, and the flag by which "runs" shows such.
+	what, flag string
+
 	client  temporalClient
 	run     client.WorkflowRun
 	display display
@@ -32,10 +33,10 @@ type follower struct {
 	stopping bool
 }
 
-// followed is how a run ended.
-type followed struct {
+// followed is how a run ended. The result is also that of a run that failed.
+type followed[R any] struct {
 	state  runState
-	result workflows.BackupVolumeResult
+	result R
 }
 
 // errDetached says that watching ended before the run.
@@ -43,11 +44,11 @@ var errDetached = errors.New("no longer watching")
 
 // follow returns when the run has ended or somebody interrupts. The error is
 // the run's own, or has an exit code.
-func (f *follower) follow(ctx context.Context) (followed, error) {
+func (f *follower[R]) follow(ctx context.Context) (followed[R], error) {
 	defer f.display.end()
 	var silentSince time.Time
 	for {
-		var end followed
+		var end followed[R]
 		d, err := f.client.DescribeWorkflowExecution(ctx, f.run.GetID(), f.run.GetRunID())
 		switch {
 		case err == nil:
@@ -63,9 +64,9 @@ func (f *follower) follow(ctx context.Context) (followed, error) {
 			return end, err
 		case silentSince.IsZero():
 			silentSince = f.now()
-			f.display.say("Temporal does not answer; the backup goes on, and so does trying to reach it: " + message(err))
+			f.display.say("Temporal does not answer; the " + f.what + " goes on, and so does trying to reach it: " + message(err))
 		case f.now().Sub(silentSince) > outage:
-			return end, exit(exitUnreachable, fmt.Errorf("gave up watching, since Temporal has not answered for %s: %w. The backup goes on; `ammonite runs` finds it again", duration(outage), err))
+			return end, exit(exitUnreachable, fmt.Errorf("gave up watching, since Temporal has not answered for %s: %w. The %s goes on; `ammonite runs%s` finds it again", duration(outage), err, f.what, f.flag))
 		}
 		select {
 		case <-ctx.Done():
@@ -92,13 +93,13 @@ func permanent(err error) bool {
 }
 
 // interrupted returns an error when watching shall end.
-func (f *follower) interrupted(ctx context.Context) error {
+func (f *follower[R]) interrupted(ctx context.Context) error {
 	cancel := cancelHint(f.run.GetID())
 	switch {
 	case !f.started:
-		return exit(exitCancelled, fmt.Errorf("%w; the backup goes on. %s", errDetached, cancel))
+		return exit(exitCancelled, fmt.Errorf("%w; the %s goes on. %s", errDetached, f.what, cancel))
 	case f.stopping:
-		return exit(exitCancelled, fmt.Errorf("%w; the backup stops and cleans up by itself. `ammonite runs` shows how far it is", errDetached))
+		return exit(exitCancelled, fmt.Errorf("%w; the %s stops and cleans up by itself. `ammonite runs%s` shows how far it is", errDetached, f.what, f.flag))
 	}
 	f.display.say("stopping; press Ctrl-C again to leave it to clean up by itself")
 	if err := f.client.CancelWorkflow(ctx, f.run.GetID(), f.run.GetRunID()); err != nil {

@@ -24,7 +24,7 @@ func (r runsByID) of(c backup.Claim) *runRow { return r[backup.WorkflowID(c)] }
 // runningRuns lists all runs that are under way.
 func runningRuns(ctx context.Context, c temporalClient, in scope) (runsByID, error) {
 	running := runsByID{}
-	query := runsQuery(in) + " AND ExecutionStatus = 'Running'"
+	query := runsQuery(backups, in) + " AND ExecutionStatus = 'Running'"
 	err := eachPage(ctx, c, query, func(page []*workflowpb.WorkflowExecutionInfo) (more bool) {
 		for _, info := range page {
 			row := listedRun(info)
@@ -41,7 +41,7 @@ func runningRuns(ctx context.Context, c temporalClient, in scope) (runsByID, err
 func endedRuns(ctx context.Context, c temporalClient, in scope, sought map[string]time.Time) (runsByID, error) {
 	ended := runsByID{}
 	looked := 0
-	query := runsQuery(in) + " AND ExecutionStatus != 'Running'"
+	query := runsQuery(backups, in) + " AND ExecutionStatus != 'Running'"
 	err := eachPage(ctx, c, query, func(page []*workflowpb.WorkflowExecutionInfo) (more bool) {
 		looked += len(page)
 		var oldest time.Time

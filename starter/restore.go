@@ -18,6 +18,7 @@ type restoreOptions struct {
 	point            catalogue.Point
 	at, id           string
 	toDir, toFile    string
+	to               newClaim
 	format           string
 	path             string
 	include, exclude []string
@@ -30,18 +31,25 @@ type restoreOptions struct {
 func newRestoreCommand(s surroundings) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP (--to-dir DIR | --to-file FILE)",
-		Short: "Restore a backup to a directory or a file",
-		Long: `Restore the files of a backup to a directory, or the disk of a block volume to a raw
-or QCOW2 file or to standard output. This needs the repository and its password alone.
+		Use:   "restore BACKUP (--to NAMESPACE/CLAIM | --to-dir DIR | --to-file FILE)",
+		Short: "Restore a backup to a new claim, a directory or a file",
+		Long: `Restore a backup to a new claim, or its files to a directory, or the disk of a block
+volume to a raw or QCOW2 file or to standard output.
 
-A directory must be empty or not exist. One in which a restore of the same backup
+A new claim is made by a workflow on the nodes, which this command follows. The claim
+appears when all of its data are there, were read again and checked. It is of the
+StorageClass of the claim that the backup is of, and as large, unless something else is
+asked for. If the restore fails or is stopped, nothing is left.
+
+A directory or file needs the repository and its password alone. A directory must be empty or not exist. One in which a restore of the same backup
 ended too soon is gone on with: run the same command again. A file must not exist; it
 appears when it is complete. What was written is read again and compared, unless that
 is switched off.
 
 ` + pointHelp + "\n\n" + exitCodesHelp,
-		Example: `  ammonite restore shop/data --to-dir /mnt/data
+		Example: `  ammonite restore shop/data --to shop/data-restored
+  ammonite restore shop/data@2026-03-01 --to lab/data --storage-class fast --size 20Gi
+  ammonite restore shop/data --to-dir /mnt/data
   ammonite restore shop/data --at 2026-03-01T12:00 --to-dir etc --path /etc
   ammonite restore shop/data --to-dir found --include '*.sql'
   ammonite restore shop/disk --to-file disk.qcow2
@@ -50,6 +58,9 @@ is switched off.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.read(args[0]); err != nil {
 				return exit(exitUsage, err)
+			}
+			if o.to.name != "" {
+				return classed(restoreToClaim(cmd.Context(), s, o))
 			}
 			return classed(runRestore(cmd.Context(), s, o))
 		},
@@ -65,8 +76,9 @@ is switched off.
 	f.StringArrayVar(&o.exclude, "exclude", nil, "not what matches this `PATTERN`; can be given again")
 	f.BoolVar(&o.noVerify, "no-verify", false, "do not read again what was written")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
-	cmd.MarkFlagsOneRequired("to-dir", "to-file")
-	cmd.MarkFlagsMutuallyExclusive("to-dir", "to-file")
+	o.to.addFlags(cmd)
+	cmd.MarkFlagsOneRequired("to", "to-dir", "to-file")
+	cmd.MarkFlagsMutuallyExclusive("to", "to-dir", "to-file")
 	cmd.MarkFlagsMutuallyExclusive("at", "snapshot")
 	cmd.MarkFlagsMutuallyExclusive("include", "exclude")
 	addOpenedFlag(cmd, &o.repository)
@@ -97,8 +109,11 @@ func (o *restoreOptions) read(arg string) (err error) {
 		return err
 	case o.toFile != "" && (o.path != "" || len(o.include)+len(o.exclude) > 0):
 		return errors.New("--path, --include and --exclude are for files, and --to-file is for disks")
-	case o.toDir != "" && o.format != "":
+	case o.toFile == "" && o.format != "":
 		return errors.New("--format is for --to-file")
+	}
+	if err := o.to.read(); err != nil {
+		return err
 	}
 	return o.chooseFormat()
 }

@@ -31,24 +31,26 @@ const (
 )
 
 type runsOptions struct {
-	scope  scope
-	all    bool
-	limit  int
-	output format
+	scope    scope
+	restores bool
+	all      bool
+	limit    int
+	output   format
 }
 
 func newRunsCommand(s surroundings) *cobra.Command {
 	var o runsOptions
 	cmd := &cobra.Command{
 		Use:   "runs [NAMESPACE[/CLAIM]]",
-		Short: "Show running and recent backups",
-		Long: `Show running and recent backups as Temporal knows them: the newest of each
-claim, running ones first. How far back that goes is the retention of the
+		Short: "Show running and recent backups, or restores",
+		Long: `Show running and recent backups, or restores to claims, as Temporal knows them: the
+newest of each claim, running ones first. How far back that goes is the retention of the
 Temporal namespace; older backups are shown by "ammonite snapshots".
 
 ` + exitCodesHelp,
 		Example: `  ammonite runs
   ammonite runs shop --all
+  ammonite runs --restores
   ammonite runs shop/data -o json | jq '.[0].progress.percent'`,
 		Args: scopeArgs(&o.scope),
 		PreRunE: func(*cobra.Command, []string) error {
@@ -61,6 +63,7 @@ Temporal namespace; older backups are shown by "ammonite snapshots".
 			return classed(runRuns(cmd.Context(), s, o))
 		},
 	}
+	cmd.Flags().BoolVar(&o.restores, "restores", false, "show restores to claims instead of backups")
 	cmd.Flags().BoolVar(&o.all, "all", false, "show every run, not the newest of each claim alone")
 	cmd.Flags().IntVar(&o.limit, "limit", 100, "show at most `N` runs")
 	addOutputFlag(cmd, &o.output)
@@ -105,15 +108,26 @@ func runRuns(ctx context.Context, s surroundings, o runsOptions) error {
 	return writeRuns(s.stdout, rows, s.now())
 }
 
+// work is a workflow that is for a claim.
+type work struct {
+	workflow string
+	id       func(backup.Claim) string
+}
+
+var (
+	backups  = work{workflows.BackupVolumeName, backup.WorkflowID}
+	restores = work{workflows.RestoreVolumeName, backup.RestoreID}
+)
+
 // runsQuery finds the runs of the selection. It goes by workflow ID, which
 // runs have from the start; search attributes come when a claim is resolved.
-func runsQuery(in scope) string {
-	query := fmt.Sprintf("WorkflowType = '%s'", workflows.BackupVolumeName)
+func runsQuery(of work, in scope) string {
+	query := fmt.Sprintf("WorkflowType = '%s'", of.workflow)
 	switch {
 	case in.claim != "":
-		query += fmt.Sprintf(" AND WorkflowId = '%s'", backup.WorkflowID(backup.Claim{Namespace: in.namespace, Name: in.claim}))
+		query += fmt.Sprintf(" AND WorkflowId = '%s'", of.id(backup.Claim{Namespace: in.namespace, Name: in.claim}))
 	case in.namespace != "":
-		query += fmt.Sprintf(" AND WorkflowId STARTS_WITH 'backup/%s/'", in.namespace)
+		query += fmt.Sprintf(" AND WorkflowId STARTS_WITH '%s'", of.id(backup.Claim{Namespace: in.namespace}))
 	}
 	return query
 }
@@ -122,7 +136,11 @@ func runsQuery(in scope) string {
 func listRuns(ctx context.Context, c temporalClient, o runsOptions) ([]runRow, error) {
 	var rows []runRow
 	newest := map[string]bool{}
-	request := &workflowservice.ListWorkflowExecutionsRequest{Query: runsQuery(o.scope), PageSize: listPage}
+	of := backups
+	if o.restores {
+		of = restores
+	}
+	request := &workflowservice.ListWorkflowExecutionsRequest{Query: runsQuery(of, o.scope), PageSize: listPage}
 	for looked := 0; looked < listMost; {
 		response, err := c.ListWorkflow(ctx, request)
 		if err != nil {

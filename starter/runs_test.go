@@ -77,9 +77,14 @@ func TestRunsOfNothing(t *testing.T) {
 	require.Empty(t, out.stdout)
 	require.Contains(t, out.stderr, "No runs are known")
 	require.Equal(t, "[]\n", w.execute(t, "runs", "shop/data", "-o", "json").stdout)
+	f.pages = []*workflowservice.ListWorkflowExecutionsResponse{{}, {}}
+	require.Equal(t, "[]\n", w.execute(t, "runs", "shop", "--restores", "-o", "json").stdout)
+	require.Equal(t, "[]\n", w.execute(t, "runs", "shop/data", "--restores", "-o", "json").stdout)
 	require.Equal(t, []string{
 		"WorkflowType = 'BackupVolume' AND WorkflowId STARTS_WITH 'backup/shop/'",
 		"WorkflowType = 'BackupVolume' AND WorkflowId = 'backup/shop/data'",
+		"WorkflowType = 'RestoreVolume' AND WorkflowId STARTS_WITH 'restore/shop/'",
+		"WorkflowType = 'RestoreVolume' AND WorkflowId = 'restore/shop/data'",
 	}, f.queries)
 }
 

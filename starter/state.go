@@ -101,7 +101,7 @@ func listedState(info *workflowpb.WorkflowExecutionInfo) runState {
 	}
 	if s.claim.Namespace == "" {
 		// A run that has not resolved its claim, or could not.
-		id := strings.TrimPrefix(info.GetExecution().GetWorkflowId(), "backup/")
+		_, id, _ := strings.Cut(info.GetExecution().GetWorkflowId(), "/")
 		s.claim.Namespace, s.claim.Name, _ = strings.Cut(id, "/")
 	}
 	if t := info.GetStartTime(); t != nil {
