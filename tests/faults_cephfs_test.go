@@ -49,3 +49,5 @@ func (c *cephFS) start(ctx context.Context, s *system.System) (client.WorkflowRu
 func (c *cephFS) verify(t *testing.T, s *system.System, run client.WorkflowRun) {
 	requireFiles(t, s, run, c.want)
 }
+
+func (*cephFS) again(t *testing.T, s *system.System, run client.WorkflowRun) { onlyBackup(t, s, run) }

@@ -67,3 +67,5 @@ func (r *rbdBlock) verify(t *testing.T, s *system.System, run client.WorkflowRun
 	_, err = s.Run(t.Context(), "qemu-img", "compare", "-f", "qcow2", "-F", "raw", disk, r.want)
 	require.NoError(t, err)
 }
+
+func (*rbdBlock) again(t *testing.T, s *system.System, run client.WorkflowRun) { onlyBackup(t, s, run) }

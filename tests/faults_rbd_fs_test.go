@@ -94,3 +94,7 @@ func backupsOf(t *testing.T, s *system.System, run client.WorkflowRun) []restic.
 	require.NoError(t, err)
 	return backups
 }
+
+func (*rbdFilesystem) again(t *testing.T, s *system.System, run client.WorkflowRun) {
+	onlyBackup(t, s, run)
+}

@@ -56,7 +56,7 @@ type lane struct {
 }
 
 // subject is what the faults are tried on: a kind of work, with the steps that
-// it takes on each side. Each kind of volume, and later restores, is one.
+// it takes on each side. The backup and the restore of each kind of volume is one.
 type subject interface {
 	// claim is the one that is marked when the work is done.
 	claim() backup.Claim
@@ -65,6 +65,8 @@ type subject interface {
 	// verify proves, after the run succeeded, that its work is done exactly once
 	// and is right.
 	verify(t *testing.T, s *system.System, run client.WorkflowRun)
+	// again proves, after all else has ended, that nothing was done twice.
+	again(t *testing.T, s *system.System, run client.WorkflowRun)
 }
 
 // subjectMaker prepares a subject with that much data, in bytes.
@@ -124,7 +126,7 @@ func (l *lane) try(t *testing.T, f fault) {
 	requireNothingLeft(t, l.System)
 	// By now a worker that went on late has given up its lease, whose directory
 	// would still be there: it stored nothing more.
-	onlyBackup(t, l.System, run)
+	l.subject.again(t, l.System, run)
 }
 
 // help brings in what a cluster would: the control worker's next pod, or

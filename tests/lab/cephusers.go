@@ -8,10 +8,10 @@ type cephUser struct {
 	caps   [][2]string
 }
 
-// users exist from the first start of the monitor. The product's two get what
+// users exist from the first start of the monitor. The product's get what
 // they need and no more: the control side cannot read files of a CephFS, or do
 // anything to a subvolume but make and remove snapshots; the node side can only
-// read volumes.
+// read volumes, but for the one user by which it writes those that are restored.
 func (c *Ceph) users() []cephUser {
 	control, node := c.controlCaps(), c.nodeCaps()
 	return []cephUser{
@@ -21,6 +21,10 @@ func (c *Ceph) users() []cephUser {
 		{"mds.a", [][2]string{{"mon", "profile mds"}, {"mgr", "profile mds"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"client." + c.ControlUser, control},
 		{"client." + c.NodeUser, node},
+		{"client." + c.RestoreUser, [][2]string{
+			{"mon", "profile rbd"},
+			{"osd", fmt.Sprintf("profile rbd pool=%s, profile rbd pool=%s", VolumePool, DataPool)},
+		}},
 	}
 }
 

@@ -21,6 +21,8 @@ type Ceph struct {
 	ControlUser string
 	// NodeUser may read volumes and write clones.
 	NodeUser string
+	// RestoreUser may write volumes.
+	RestoreUser string
 
 	lab *Lab
 	// name is empty for the lab's own cluster.
@@ -39,7 +41,7 @@ const secondName = "second"
 // Ceph is the cluster that every lab has.
 func (l *Lab) Ceph() *Ceph {
 	return &Ceph{
-		Conf: l.CephConf, FSID: l.CephFSID, ControlUser: ControlUser, NodeUser: NodeUser,
+		Conf: l.CephConf, FSID: l.CephFSID, ControlUser: ControlUser, NodeUser: NodeUser, RestoreUser: RestoreUser,
 		lab: l, dir: l.path("ceph"), filesystem: true,
 		monitor: portMonitor, firstPort: portCephFirst, lastPort: portCephLast,
 	}
@@ -51,7 +53,7 @@ func (l *Lab) second(fsid string) *Ceph {
 	dir := l.path("ceph-" + secondName)
 	return &Ceph{
 		Conf: filepath.Join(dir, "ceph.conf"), FSID: fsid,
-		ControlUser: secondName + "-control", NodeUser: secondName + "-node",
+		ControlUser: secondName + "-control", NodeUser: secondName + "-node", RestoreUser: secondName + "-restore",
 		lab: l, name: secondName, dir: dir,
 		monitor: portSecondMonitor, firstPort: portSecondFirst, lastPort: portSecondLast,
 	}

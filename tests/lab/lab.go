@@ -45,6 +45,8 @@ const (
 	ControlUser = "ammonite-control"
 	// NodeUser may read volumes and write clones.
 	NodeUser = "ammonite-node"
+	// RestoreUser may write volumes.
+	RestoreUser = "ammonite-restore"
 	// DefaultNamespace is the Temporal namespace that exists from the start.
 	DefaultNamespace = "default"
 )

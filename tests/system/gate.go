@@ -20,6 +20,8 @@ type Gate struct {
 
 	server *http.Server
 	mu     sync.Mutex
+	// method is that of the requests for data which are held back.
+	method string
 	open   chan struct{}
 	held   chan struct{}
 }
@@ -40,12 +42,12 @@ func NewGate(repository string) (*Gate, error) {
 	address := listener.Addr().String()
 	g := &Gate{
 		Repository: "rest:http://" + address + target.Path, Address: address,
-		open: make(chan struct{}), held: make(chan struct{}, 1),
+		method: http.MethodPost, open: make(chan struct{}), held: make(chan struct{}, 1),
 	}
 	close(g.open)
 	onward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: target.Scheme, Host: target.Host})
 	g.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/data/") && !g.pass(r) {
+		if strings.Contains(r.URL.Path, "/data/") && !g.pass(r) {
 			return
 		}
 		onward.ServeHTTP(w, r)
@@ -57,8 +59,11 @@ func NewGate(repository string) (*Gate, error) {
 // pass returns once the gate is open, or false when the sender gave up.
 func (g *Gate) pass(r *http.Request) bool {
 	g.mu.Lock()
-	open := g.open
+	open, method := g.open, g.method
 	g.mu.Unlock()
+	if r.Method != method {
+		return true
+	}
 	select {
 	case <-open:
 		return true
@@ -83,11 +88,16 @@ func (g *Gate) pass(r *http.Request) bool {
 	}
 }
 
-// Shut holds back data from now on.
-func (g *Gate) Shut() {
+// Shut holds back data on its way into the repository from now on.
+func (g *Gate) Shut() { g.shut(http.MethodPost) }
+
+// ShutReads holds back data on its way out of the repository.
+func (g *Gate) ShutReads() { g.shut(http.MethodGet) }
+
+func (g *Gate) shut(method string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open = make(chan struct{})
+	g.open, g.method = make(chan struct{}), method
 	select {
 	case <-g.held:
 	default:

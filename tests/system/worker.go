@@ -52,6 +52,7 @@ func (s *System) StartNode(ctx context.Context, name string, slots int, env ...s
 		"AMMONITE_NODE=" + name,
 		"AMMONITE_SLOTS=" + strconv.Itoa(slots),
 		"AMMONITE_CEPH_USER=" + lab.NodeUser,
+		"AMMONITE_CEPH_RESTORE_USER=" + lab.RestoreUser,
 	}, env...))
 }
 

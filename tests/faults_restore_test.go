@@ -1,0 +1,149 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/tests/lab"
+	"github.com/ammonite-backup/ammonite/tests/system"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// restoring tries faults on restores of one backup, each to a claim of its own.
+type restoring struct {
+	of    backup.Claim
+	count atomic.Int32
+	// holds requires that the claim's volume is what was backed up.
+	holds func(t *testing.T, v *lab.Volume)
+}
+
+// newRestoredFilesystem backs up a filesystem before its restores are tried.
+func newRestoredFilesystem(t *testing.T, s *system.System, size int64) subject {
+	source := newRBDFilesystem(t, s, size).(*rbdFilesystem)
+	return restored(t, s, source.claim(), func(t *testing.T, v *lab.Volume) {
+		root, unmount, err := v.Mount(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, unmount()) }()
+		out, err := exec.Command("diff", "-r", "-x", "lost+found", source.want, root).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	})
+}
+
+// newRestoredDisk backs up a disk before its restores are tried.
+func newRestoredDisk(t *testing.T, s *system.System, size int64) subject {
+	source := newRBDBlock(t, s, size).(*rbdBlock)
+	return restored(t, s, source.claim(), func(t *testing.T, v *lab.Volume) {
+		file := t.TempDir() + "/disk"
+		_, err := v.Ceph.Run(t.Context(), "rbd", "export", "--no-progress", v.Spec(), file)
+		require.NoError(t, err)
+		require.NoError(t, exec.Command("cmp", source.want, file).Run())
+	})
+}
+
+func restored(t *testing.T, s *system.System, of backup.Claim, holds func(t *testing.T, v *lab.Volume)) subject {
+	require.NoError(t, s.StorageClass(t.Context(), s.Namespace, "ext4", nil))
+	control, nodes := start(t, s, 1)
+	backUp(t, s, of.Namespace, of.Name)
+	for _, w := range append(nodes, control) {
+		stop(t, w)
+	}
+	return &restoring{of: of, holds: holds}
+}
+
+func (r *restoring) claim() backup.Claim {
+	return backup.Claim{Namespace: r.of.Namespace, Name: fmt.Sprintf("restored-%d", r.count.Load())}
+}
+
+func (r *restoring) start(ctx context.Context, s *system.System) (client.WorkflowRun, error) {
+	r.count.Add(1)
+	to := r.claim()
+	return s.StartRestore(ctx, workflows.RestoreVolumeInput{
+		Namespace: r.of.Namespace, Claim: r.of.Name, ToNamespace: to.Namespace, ToClaim: to.Name, StorageClass: s.Namespace,
+	})
+}
+
+func (r *restoring) verify(t *testing.T, s *system.System, _ client.WorkflowRun) {
+	v, err := s.Adopt(t.Context(), r.claim().Namespace, r.claim().Name)
+	require.NoError(t, err)
+	r.holds(t, v)
+}
+
+// again finds one PersistentVolume and one image of the run, and takes them away.
+func (r *restoring) again(t *testing.T, s *system.System, run client.WorkflowRun) {
+	v, err := s.Adopt(t.Context(), r.claim().Namespace, r.claim().Name)
+	require.NoError(t, err)
+	require.Equal(t, backup.RestoredName(run.GetRunID()), v.PV)
+	require.Equal(t, v.PV, v.Image)
+	require.NoError(t, v.Delete(t.Context()))
+}
+
+var restoreKinds = []faultKind{
+	{
+		"restore-rbd-fs", newRestoredFilesystem,
+		[]string{"HoldSlot", "Map", "Format", "Mount", "Restore", "Unmount", "CheckFilesystem", "Unmap"},
+		[]string{"FindBackup", "PlanRestore", "MakeTarget", "MakeClaim"}, 3,
+	},
+	{
+		"restore-rbd-block", newRestoredDisk,
+		[]string{"HoldSlot", "Restore", "Unmap"}, []string{"FindBackup", "MakeTarget", "MakeClaim"}, 2,
+	},
+}
+
+// restoreFrozen are faults of a node that falls silent, and wakes up when another one has
+// restored the volume: it must not write into what is a tenant's by then.
+func restoreFrozen(k faultKind) []fault {
+	faults := []fault{
+		{at: "during-Restore", action: "freeze 300ms"},
+		{at: "after-Restore", action: "freeze"},
+	}
+	if len(k.node) > 3 {
+		faults = append(faults, fault{at: "before-Mount", action: "freeze"}, fault{at: "after-Format", action: "freeze"})
+	}
+	return faults
+}
+
+// TestRestoreSurvives kills and freezes workers at the steps of restores, and has steps
+// succeed and be taken for failed: the claim must be there in the end, whole, and nothing
+// besides.
+func TestRestoreSurvives(t *testing.T) {
+	t.Parallel()
+	for _, k := range restoreKinds {
+		t.Run(string(k.kind), func(t *testing.T) {
+			t.Parallel()
+			faults := append(draw(t, k.killed(), 4), draw(t, k.misreported(), 4)...)
+			tryAll(t, k, brief, append(faults, draw(t, restoreFrozen(k), 2)...))
+		})
+	}
+}
+
+// TestRestoreCancelled cancels a restore in the middle of its work, which leaves nothing.
+func TestRestoreCancelled(t *testing.T) {
+	t.Parallel()
+	for _, k := range restoreKinds {
+		t.Run(string(k.kind), func(t *testing.T) {
+			t.Parallel()
+			s := newSystem(t)
+			subject := k.prepare(t, s, moment)
+			gate, _ := startGated(t, s, 1)
+			gate.ShutReads()
+			run, err := subject.start(t.Context(), s)
+			require.NoError(t, err)
+			awaitHeld(t, gate)
+			require.NoError(t, s.Client.CancelWorkflow(t.Context(), run.GetID(), run.GetRunID()))
+			_, err = awaitEnd(t, run)
+			require.True(t, temporal.IsCanceledError(err), "%v", err)
+			requireNothingLeft(t, s)
+			out, err := s.Run(t.Context(), "kubectl", "-n", s.Namespace, "get", "pvc", "-o", "name")
+			require.NoError(t, err)
+			require.NotContains(t, out, "restored-")
+		})
+	}
+}

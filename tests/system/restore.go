@@ -1,0 +1,50 @@
+package system
+
+import (
+	"context"
+
+	"go.temporal.io/sdk/client"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/tests/lab"
+	"github.com/ammonite-backup/ammonite/workflows"
+)
+
+// StorageClass makes a StorageClass of ceph-csi's for the lab's volumes. Close deletes
+// it.
+func (s *System) StorageClass(ctx context.Context, name, fsType string, more map[string]string) error {
+	parameters := map[string]any{
+		"clusterID": s.Lab.CephFSID, "pool": lab.VolumePool, "imageFeatures": "layering,exclusive-lock,object-map,fast-diff",
+		"csi.storage.k8s.io/fstype":                      fsType,
+		"csi.storage.k8s.io/node-stage-secret-name":      "csi-rbd-node",
+		"csi.storage.k8s.io/node-stage-secret-namespace": "${pvc.namespace}",
+	}
+	for key, value := range more {
+		parameters[key] = value
+	}
+	return s.Apply(ctx, map[string]any{
+		"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": map[string]any{"name": name},
+		"provisioner": "rbd.csi.ceph.com", "parameters": parameters, "mountOptions": []string{"discard"},
+	})
+}
+
+// StartRestore starts a restore to a new claim.
+func (s *System) StartRestore(ctx context.Context, in workflows.RestoreVolumeInput) (client.WorkflowRun, error) {
+	return s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                                       backup.RestoreID(in.To()),
+		TaskQueue:                                backup.ControlQueue,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}, workflows.RestoreVolumeName, in)
+}
+
+// Adopt returns the volume of a claim that Ammonite has made. Close deletes it.
+func (s *System) Adopt(ctx context.Context, namespace, claim string) (*lab.Volume, error) {
+	v, err := s.Lab.AdoptVolume(ctx, namespace, claim)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.volumes = append(s.volumes, v)
+	return v, nil
+}
