@@ -132,6 +132,11 @@ bench-block: build lab-tools ## Time backups against the bare tools, on a lab of
 	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/bench' ./bench
 	@bin/bench $(BENCH)
 
+.PHONY: bench-restore
+bench-restore: build lab-tools ## Time restores against the bare tools, on a lab of its own (BENCH='-size 4 -files 200000 -rounds 3')
+	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/bench' ./bench
+	@bin/bench -restore -size 4 -rounds 3 $(BENCH)
+
 .PHONY: bench-sweep
 bench-sweep: build lab-tools ## Sweep many volumes, on a lab of its own (BENCH='-volumes 300 -namespaces 40')
 	@cd tests && CGO_ENABLED=0 go build -trimpath -o '$(CURDIR)/bin/benchsweep' ./benchsweep

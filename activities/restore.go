@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 
 	"go.temporal.io/sdk/activity"
@@ -111,7 +112,7 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 	}
 	from := restore.Source{Repository: repository, Run: h.place, ID: in.Backup}
 	if !in.Volume.Kind.Mounted() {
-		return restore.Through(ctx, from, func(ctx context.Context, stream io.Reader) (restore.Result, error) {
+		return restore.Through(ctx, from, func(ctx context.Context, stream *os.File) (restore.Result, error) {
 			return access.Disk.Write(ctx, h.place, in.Clone, stream, !in.NoVerify, track.advance)
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -62,11 +63,15 @@ var ErrNotInBackup = errors.New("the backup holds no such file")
 var notInBackup = regexp.MustCompile(`cannot dump file: .*(?: not found in snapshot| should be a (?:file|dir), but is a )`)
 
 // Dump writes a file of a backup to w; of a directory a tar archive. It returns
-// ErrNotInBackup when there is neither, and the error of w when that ended it.
+// ErrNotInBackup when there is neither, and the error of w when that ended it. A w that is
+// an *os.File is restic's own standard output, and its errors are restic's.
 func (r Repository) Dump(ctx context.Context, run command.Runner, id, path string, w io.Writer) error {
 	c := r.plain("dump", reading, "--", id, path)
 	out := &output{w: w}
 	c.Stdout = out
+	if file, ok := w.(*os.File); ok {
+		c.Stdout = file
+	}
 	rep, err := r.run(ctx, run, c)
 	switch {
 	case out.err != nil:

@@ -85,36 +85,53 @@ func Stream(ctx context.Context, s Source, w io.Writer, progress func(backup.Pro
 // is checked by restic as it is read, and is refused when it is no image that stands
 // alone.
 func Disk(ctx context.Context, s Source, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {
-	return Through(ctx, s, func(ctx context.Context, stream io.Reader) (Result, error) {
+	return Through(ctx, s, func(ctx context.Context, stream *os.File) (Result, error) {
 		return convert(ctx, stream, w, format, progress)
 	})
 }
 
+// pipeSize is as much as an unprivileged process may have: restic and the sink then wake
+// each other up less.
+const pipeSize = 1 << 20
+
 // Through has sink read the disk of a block volume, as the QCOW2 file that the backup
-// holds. That is whole only if Through returns no error, whatever sink made of it.
-func Through(ctx context.Context, s Source, sink func(ctx context.Context, stream io.Reader) (Result, error)) (result Result, err error) {
-	read, write := io.Pipe()
+// holds. That is whole only if Through returns no error, whatever sink made of it. The
+// stream is a pipe that restic itself writes into.
+func Through(ctx context.Context, s Source, sink func(ctx context.Context, stream *os.File) (Result, error)) (result Result, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return Result{}, fmt.Errorf("making a pipe: %w", err)
+	}
+	_, _ = unix.FcntlInt(read.Fd(), unix.F_SETPIPE_SZ, pipeSize)
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	dumped := make(chan error, 1)
 	go func() {
-		err := s.Repository.Dump(reading, s.Run, s.ID, backup.DiskPath, write)
-		write.CloseWithError(err)
-		dumped <- err
+		// Told before the stream ends: whoever finds that it ended too soon can hear why.
+		dumped <- s.Repository.Dump(reading, s.Run, s.ID, backup.DiskPath, write)
+		_ = write.Close()
 	}()
 	result, err = sink(ctx, read)
-	if err != nil {
-		stop(err)
+	var dumpErr error
+	select {
+	case dumpErr = <-dumped:
+		_ = read.Close()
+	default:
+		// Nobody reads any more. What restic says about that is of no use.
+		if err != nil {
+			stop(err)
+		}
+		_ = read.Close()
+		if ended := <-dumped; err == nil {
+			dumpErr = ended
+		}
 	}
-	// Whoever still writes is told that nobody reads.
-	_ = read.CloseWithError(errNobodyReads)
-	dumpErr := <-dumped
 	switch {
 	case ctx.Err() != nil:
 		return result, context.Cause(ctx)
 	case errors.Is(dumpErr, restic.ErrNotInBackup):
 		return result, backup.Fail(backup.BackupMissing, fmt.Sprintf("backup %.8s holds no disk", s.ID), "It is a backup of files: restore it to a directory.", nil)
-	case dumpErr != nil && !errors.Is(dumpErr, errNobodyReads) && reading.Err() == nil:
+	case dumpErr != nil:
 		// Also when the image seemed complete.
 		return result, dumpErr
 	}
@@ -133,7 +150,7 @@ func refuseFormat(err error) error {
 // DiskSize returns how large the disk in a backup is, in bytes, and refuses one that
 // cannot be restored.
 func DiskSize(ctx context.Context, s Source) (uint64, error) {
-	result, err := Through(ctx, s, func(_ context.Context, stream io.Reader) (Result, error) {
+	result, err := Through(ctx, s, func(_ context.Context, stream *os.File) (Result, error) {
 		image, err := qcow2.NewReader(stream)
 		if err != nil {
 			return Result{}, err
@@ -146,10 +163,7 @@ func DiskSize(ctx context.Context, s Source) (uint64, error) {
 	return result.Size, err
 }
 
-var (
-	errNobodyReads = errors.New("nobody reads any more")
-	errEnough      = errors.New("all that is asked for was read")
-)
+var errEnough = errors.New("all that is asked for was read")
 
 // convert reads an image from a stream.
 func convert(ctx context.Context, stream io.Reader, w io.WriterAt, format Format, progress func(backup.Progress)) (Result, error) {

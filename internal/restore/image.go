@@ -33,8 +33,12 @@ func ToImage(ctx context.Context, stream io.Reader, image Image, verify bool, pr
 		return Result{Size: size}, refuse("Restore to a larger one.", "the disk has %d bytes, and the volume only %d", size, image.Size())
 	}
 	writing := newBehind(ctx, image)
+	var target io.WriterAt = writing
 	written := newHashed(writing)
-	result, err := copyImage(ctx, disk, stream, written, progress)
+	if verify {
+		target = written
+	}
+	result, err := copyImage(ctx, disk, stream, target, progress)
 	// All of them, also when one has failed.
 	if failed := writing.wait(); failed != nil {
 		err = failed

@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -40,10 +39,21 @@ func main() {
 	var b bench
 	flag.Uint64Var(&b.gib, "size", 2, "data in a volume, in GiB")
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each side is timed")
-	flag.StringVar(&b.only, "only", "", "compare one thing alone: disk, sparse or filesystem")
+	restores := flag.Bool("restore", false, "compare restores instead of backups")
+	flag.IntVar(&b.files, "files", 200_000, "how many files are restored")
+	flag.StringVar(&b.only, "only", "", "compare one thing alone: disk, sparse or filesystem; of restores, disk or files")
 	flag.Parse()
-	if !slices.Contains([]string{"", "disk", "sparse", "filesystem"}, b.only) {
-		fmt.Fprintf(os.Stderr, "bench: there is nothing called %q to compare; give disk, sparse or filesystem\n", b.only)
+	comparisons := []comparison{{"disk", b.disk}, {"sparse", b.sparse}, {"filesystem", b.filesystem}}
+	if *restores {
+		comparisons = []comparison{{"disk", b.restoreDisk}, {"files", b.restoreFiles}}
+	}
+	for _, c := range comparisons {
+		if b.only == "" || b.only == c.name {
+			b.chosen = append(b.chosen, c)
+		}
+	}
+	if len(b.chosen) == 0 {
+		fmt.Fprintf(os.Stderr, "bench: there is nothing called %q to compare; see -help\n", b.only)
 		os.Exit(2)
 	}
 	if err := b.run(ctx); err != nil {
@@ -52,11 +62,19 @@ func main() {
 	}
 }
 
+// comparison is of one thing that Ammonite does.
+type comparison struct {
+	name    string
+	compare func(context.Context) error
+}
+
 // bench is what all comparisons share.
 type bench struct {
 	gib    uint64
+	files  int
 	rounds int
 	only   string
+	chosen []comparison
 
 	lab    *lab.Lab
 	worker string
@@ -87,13 +105,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := os.Mkdir(b.scratch, 0o700); err != nil {
 		return err
 	}
-	for _, c := range []struct {
-		name    string
-		compare func(context.Context) error
-	}{{"disk", b.disk}, {"sparse", b.sparse}, {"filesystem", b.filesystem}} {
-		if b.only != "" && b.only != c.name {
-			continue
-		}
+	for _, c := range b.chosen {
 		if err := c.compare(ctx); err != nil {
 			return err
 		}
