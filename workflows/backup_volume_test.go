@@ -26,7 +26,7 @@ func (w *world) backUp(t *testing.T, in workflows.BackupVolumeInput) (workflows.
 	w.env.ExecuteWorkflow(workflows.BackupVolume, in)
 	require.True(t, w.env.IsWorkflowCompleted())
 	// What the workflow cancelled ends a moment after it.
-	require.Eventually(t, func() bool { return len(w.leftovers()) == 0 }, 5*time.Second, time.Millisecond, "%s", w.leftovers())
+	require.Eventually(t, func() bool { return len(w.leftovers()) == 0 }, time.Minute, time.Millisecond, "%s", w.leftovers())
 	if err := w.env.GetWorkflowError(); err != nil {
 		return workflows.BackupVolumeResult{}, err
 	}

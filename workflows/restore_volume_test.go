@@ -84,7 +84,7 @@ func (w *restoreWorld) restore(t *testing.T, in workflows.RestoreVolumeInput) (r
 	t.Helper()
 	w.env.ExecuteWorkflow(workflows.RestoreVolume, in)
 	require.True(t, w.env.IsWorkflowCompleted())
-	require.Eventually(t, func() bool { return len(w.leftovers()) == 0 }, 5*time.Second, time.Millisecond, "%s", w.leftovers())
+	require.Eventually(t, func() bool { return len(w.leftovers()) == 0 }, time.Minute, time.Millisecond, "%s", w.leftovers())
 	if err := w.env.GetWorkflowError(); err != nil {
 		return result, err
 	}
