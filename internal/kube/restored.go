@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
@@ -59,7 +60,8 @@ func (c *Client) AwaitBound(ctx context.Context, t backup.Target) bool {
 }
 
 // Unmake removes the PersistentVolume of a restore that has failed, unless its claim was
-// made: it reports whether it was, and all of it is then left as it is.
+// made: it reports whether it was, and all of it is then left as it is. So is a volume that
+// Kubernetes has bound to a stranger's claim of the name, which is an InvalidInput failure.
 func (c *Client) Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error) {
 	claim, err := c.madeClaim(ctx, t, r)
 	if err != nil || claim != nil {
@@ -68,6 +70,10 @@ func (c *Client) Unmake(ctx context.Context, t backup.Target, r backup.Restored)
 	pv, err := c.volumeNamed(ctx, t.PV)
 	if err != nil || pv == nil {
 		return false, err
+	}
+	if ref := pv.Spec.ClaimRef; ref != nil && ref.UID != "" {
+		return false, backup.Fail(backup.InvalidInput, fmt.Sprintf("volume %s was bound to a claim %s/%s that somebody else has made meanwhile", t.PV, ref.Namespace, ref.Name),
+			"It holds what was restored, and is left as it is.", nil)
 	}
 	err = c.api.CoreV1().PersistentVolumes().Delete(ctx, t.PV, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
 	if apierrors.IsNotFound(err) {

@@ -5,6 +5,7 @@ package kube
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -87,10 +88,31 @@ func TestRestoreMakesWayForAnotherClaim(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, made)
 	}
-	_, err = s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
-	require.True(t, apierrors.IsNotFound(err) || err == nil, "%v", err)
+	require.Eventually(t, func() bool {
+		_, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	}, time.Minute, 100*time.Millisecond)
 	_, err = s.claims().Get(t.Context(), "new", metav1.GetOptions{})
 	require.NoError(t, err, "it is somebody's")
+}
+
+// Kubernetes gives the volume to a stranger's claim of the name that fits.
+func TestRestoreLeavesAStrangersVolume(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	target := s.target(t, run)
+	r := backup.Restored{Run: run, From: "shop/data"}
+	require.NoError(t, s.MakeVolume(t.Context(), target, r))
+	stranger := s.restoredClaim(target, r)
+	stranger.Annotations, stranger.Spec.VolumeName = nil, ""
+	_, err := s.claims().Create(t.Context(), stranger, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.True(t, s.AwaitBound(t.Context(), target))
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.MakeClaim(t.Context(), target, r)))
+	_, err = s.Unmake(t.Context(), target, r)
+	require.ErrorContains(t, err, "somebody else has made meanwhile")
+	_, err = s.Volume(t.Context(), target.Claim)
+	require.NoError(t, err)
 }
 
 // What a claim was goes with its data, but not the account that is kept of it.
