@@ -122,8 +122,15 @@ func start(ctx context.Context, c temporalClient, o backupOptions) (client.Workf
 	if o.node != "" {
 		summary += " on " + o.node
 	}
-	options := client.StartWorkflowOptions{
-		ID:                                       backup.WorkflowID(o.claim),
+	in := workflows.BackupVolumeInput{Namespace: o.claim.Namespace, Claim: o.claim.Name, Node: o.node}
+	return c.ExecuteWorkflow(ctx, interactiveRun(backup.WorkflowID(o.claim), summary), workflows.BackupVolumeName, in)
+}
+
+// interactiveRun is how a run is started that somebody waits for, and of which there is
+// one at a time.
+func interactiveRun(id, summary string) client.StartWorkflowOptions {
+	return client.StartWorkflowOptions{
+		ID:                                       id,
 		TaskQueue:                                backup.ControlQueue,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
@@ -131,8 +138,6 @@ func start(ctx context.Context, c temporalClient, o backupOptions) (client.Workf
 		StaticSummary:                            summary,
 		Priority:                                 temporal.Priority{PriorityKey: interactive},
 	}
-	in := workflows.BackupVolumeInput{Namespace: o.claim.Namespace, Claim: o.claim.Name, Node: o.node}
-	return c.ExecuteWorkflow(ctx, options, workflows.BackupVolumeName, in)
 }
 
 func alreadyRunning(ctx context.Context, c temporalClient, claim backup.Claim, runID string) error {

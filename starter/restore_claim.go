@@ -12,7 +12,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -93,7 +92,7 @@ func restoreToClaim(ctx context.Context, s surroundings, o restoreOptions) error
 	// From here on Ctrl-C has to stop what was started.
 	signals, stop := s.interrupts()
 	defer stop()
-	run, err := startRestore(ctx, c, in)
+	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoreID(in.To()), "Restore to "+in.To().String()), workflows.RestoreVolumeName, in)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &running) {
 		return exit(exitAlreadyRunning, fmt.Errorf("%s is being restored to already (run %s)", in.To(), running.RunId))
@@ -119,18 +118,6 @@ func restoreToClaim(ctx context.Context, s surroundings, o restoreOptions) error
 		return exit(exitPartial, fmt.Errorf("%s could not be restored as they were", counted(end.result.Restored.FailedCount, "thing")))
 	}
 	return runErr
-}
-
-func startRestore(ctx context.Context, c temporalClient, in workflows.RestoreVolumeInput) (client.WorkflowRun, error) {
-	return c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID:                                       backup.RestoreID(in.To()),
-		TaskQueue:                                backup.ControlQueue,
-		WorkflowExecutionErrorWhenAlreadyStarted: true,
-		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-		StaticSummary:                            "Restore to " + in.To().String(),
-		Priority:                                 temporal.Priority{PriorityKey: interactive},
-	}, workflows.RestoreVolumeName, in)
 }
 
 // restoreReport is the JSON form of how a restore ended.
