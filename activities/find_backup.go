@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -110,13 +111,7 @@ func (u *Upkeep) findIn(ctx context.Context, name string, point catalogue.Point)
 	if err != nil {
 		return FoundBackup{}, err
 	}
-	all := make([]catalogue.Backup, len(list))
-	byID := map[string]restic.Snapshot{}
-	for i, b := range list {
-		all[i] = catalogue.Backup{ID: b.ID, Origin: b.Origin(), Host: b.Host, Tags: b.Tags, Time: b.Time}
-		byID[b.ID] = b
-	}
-	chosen, err := catalogue.Choose(all, point)
+	chosen, err := catalogue.Choose(restore.Catalogue(list), point)
 	if err != nil {
 		return FoundBackup{}, err
 	}
@@ -124,7 +119,8 @@ func (u *Upkeep) findIn(ctx context.Context, name string, point catalogue.Point)
 	if len(claims) == 0 {
 		return FoundBackup{}, backup.Fail(backup.InvalidInput, fmt.Sprintf("backup %.8s is not of a volume", chosen.ID), "Use restic itself for it.", nil)
 	}
-	stored := byID[chosen.ID].Stored()
+	at := slices.IndexFunc(list, func(b restic.Snapshot) bool { return b.ID == chosen.ID })
+	stored := list[at].Stored()
 	found := FoundBackup{
 		Repository: name, ID: chosen.ID, Time: chosen.Time, Kind: kind, Partial: chosen.Partial(),
 		Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified, Bytes: stored.BytesProcessed,

@@ -8,6 +8,7 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/catalogue"
 	"github.com/ammonite-backup/ammonite/internal/restic"
+	"github.com/ammonite-backup/ammonite/internal/restore"
 )
 
 const pointHelp = `A backup is NAMESPACE/CLAIM for the newest good one of a claim,
@@ -43,11 +44,7 @@ func (s surroundings) openAll(ctx context.Context, name repositoryFlag) (openedR
 	if err != nil {
 		return openedRepository{}, err
 	}
-	all := openedRepository{Repository: repository}
-	for _, b := range list {
-		all.backups = append(all.backups, catalogue.Backup{ID: b.ID, Origin: b.Origin(), Host: b.Host, Tags: b.Tags, Time: b.Time})
-	}
-	return all, nil
+	return openedRepository{Repository: repository, backups: restore.Catalogue(list)}, nil
 }
 
 func (r openedRepository) choose(p catalogue.Point) (opened, error) {

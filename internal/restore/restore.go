@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
+	"github.com/ammonite-backup/ammonite/internal/catalogue"
 	"github.com/ammonite-backup/ammonite/internal/command"
 	"github.com/ammonite-backup/ammonite/internal/restic"
 )
@@ -25,6 +26,15 @@ type Source struct {
 	Run        command.Runner
 	// ID is the backup's whole ID.
 	ID string
+}
+
+// Catalogue is a list of restic's as package catalogue takes it.
+func Catalogue(list []restic.Snapshot) []catalogue.Backup {
+	all := make([]catalogue.Backup, len(list))
+	for i, b := range list {
+		all[i] = catalogue.Backup{ID: b.ID, Origin: b.Origin(), Host: b.Host, Tags: b.Tags, Time: b.Time}
+	}
+	return all
 }
 
 // Result is what a restore did.
