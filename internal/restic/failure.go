@@ -38,8 +38,9 @@ const (
 type said struct {
 	unread      []string
 	unreadCount int
-	// end is restic's own account of why it ended with an error.
-	end string
+	// end is restic's own account of why it ended with an error, and failed what it
+	// said last of something that it could not save.
+	end, failed string
 	// last is the last plain line.
 	last string
 	// program is the one whose output restic stores, if any, and programLast the
@@ -70,6 +71,7 @@ func (s *said) line(line []byte) {
 		s.end = m.Message
 	// What the scan cannot read, the archiver meets again and reports itself.
 	case m.Type == "error" && m.During != "scan":
+		s.failed = m.Error.Message
 		s.unreadCount++
 		if len(s.unread) < unreadLimit {
 			s.unread = append(s.unread, unreadEntry(m.Item, m.Error.Message))
@@ -151,6 +153,10 @@ func appendOnly() error {
 // stores.
 var programFailed = regexp.MustCompile(`command failed: (.*)|failed to start command: .*`)
 
+// withoutReason is how restic ends when that which could not be saved is faster to be
+// waited for in vain than to be heard of (futureNode.take in restic's archiver.go).
+var withoutReason = regexp.MustCompile(`: no result$`)
+
 // ErrProgramFailed is wrapped by the error of a backup that there is not because
 // the program failed whose output was to be stored.
 var ErrProgramFailed = errors.New("what was to be stored could not be read")
@@ -187,6 +193,9 @@ func (r Repository) explain(ctx context.Context, name string, err error, s said)
 		return fmt.Errorf("%s was killed (%w). It is tried again; if that repeats, look for lack of memory on the node", name, signal)
 	}
 	message := oneLine(s.end)
+	if withoutReason.MatchString(message) && s.failed != "" {
+		message = oneLine(s.failed)
+	}
 	if message == "" {
 		message = oneLine(s.last)
 	}

@@ -73,6 +73,17 @@ func TestAProgramThatFailsMakesNoBackup(t *testing.T) {
 	require.Zero(t, locks(t, path))
 }
 
+// restic ends with "no result" instead of the reason when it hears of the end of its work
+// before it hears why; rarely, and mostly on a busy machine.
+func TestAProgramThatFailsIsNamedThoughResticEndsWithoutAReason(t *testing.T) {
+	q := printing("echo early >&2; exit 1")
+	p := &player{recordings: []recording{{code: 1, stderr: recorded(t, "no-result.jsonl")}}}
+	var r restic.Repository
+	_, err := r.BackUp(t.Context(), p, q, nil)
+	require.ErrorIs(t, err, restic.ErrProgramFailed)
+	require.ErrorContains(t, err, "early (exit status 1)")
+}
+
 func TestAProgramMustBeNamedAndNothingLeftOut(t *testing.T) {
 	var r restic.Repository
 	for _, change := range []func(*restic.Request){
