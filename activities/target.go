@@ -14,8 +14,8 @@ import (
 // targets is what the control side needs from Kubernetes to make volumes.
 type targets interface {
 	Target(ctx context.Context, q backup.TargetRequest) (t backup.Target, sizeOfSource uint64, err error)
-	MakeVolume(ctx context.Context, t backup.Target, r backup.Restored) error
-	MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) error
+	MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) (uid string, err error)
+	MakeVolume(ctx context.Context, t backup.Target, r backup.Restored, claim string) error
 	AwaitBound(ctx context.Context, t backup.Target) bool
 	Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error)
 }
@@ -140,15 +140,16 @@ func (c *Control) makeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, 
 		return MadeClaim{}, err
 	}
 	r := backup.Restored{Run: in.Run, From: in.From}
-	// A volume that no image is behind yet harms nobody, but an image that no volume tells
-	// of is found by nobody.
-	if err := c.Targets.MakeVolume(ctx, in.Target, r); err != nil {
+	// The claim waits for its volume, and the volume is for that claim alone: so nobody can
+	// use it before the image has its final name, and nobody else ever gets it.
+	claim, err := c.Targets.MakeClaim(ctx, in.Target, r)
+	if err != nil {
 		return MadeClaim{}, err
 	}
 	if err := cluster.GiveTarget(ctx, in.Target.Image, in.Target.PV); err != nil {
 		return MadeClaim{}, err
 	}
-	if err := c.Targets.MakeClaim(ctx, in.Target, r); err != nil {
+	if err := c.Targets.MakeVolume(ctx, in.Target, r, claim); err != nil {
 		return MadeClaim{}, err
 	}
 	event := backup.Event{Run: in.Run, Reason: backup.EventRestored, Text: "Restored from " + in.From}
@@ -158,8 +159,8 @@ func (c *Control) makeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, 
 	return MadeClaim{Bound: c.Targets.AwaitBound(ctx, in.Target)}, nil
 }
 
-// UnmakeClaim removes what MakeClaim made before it failed, unless the claim itself was
-// made: then all is left, and the claim is good. A repeat finds nothing to do.
+// UnmakeClaim removes what MakeClaim made before it failed, unless claim and volume were
+// both made: then all is left, and the claim is good. A repeat finds nothing to do.
 func (c *Control) UnmakeClaim(ctx context.Context, in MakeClaimInput) (made bool, err error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()

@@ -198,7 +198,7 @@ func (r *restoreRun) makeClaim(ctx workflow.Context) error {
 		var there bool
 		ctx = workflow.WithActivityOptions(ctx, cleaning("volume "+r.plan.Target.PV))
 		if undo := workflow.ExecuteActivity(ctx, control.UnmakeClaim, r.made()).Get(ctx, &there); undo != nil {
-			r.note(ctx, fmt.Sprintf("PersistentVolume %s and image %s/%s may be left: %s", r.plan.Target.PV, r.plan.Target.Image.Pool, r.plan.Target.PV, reason(undo)))
+			r.note(ctx, fmt.Sprintf("claim %s, PersistentVolume %s and image %s/%s may be left: %s", r.plan.Target.Claim, r.plan.Target.PV, r.plan.Target.Image.Pool, r.plan.Target.PV, reason(undo)))
 		}
 		if !there {
 			return err

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"time"
 
@@ -10,39 +9,56 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
-// MakeVolume makes the PersistentVolume of a restore, for the claim that is still to be
-// made. Its image is Target's, under its final name. A repeat finds it.
-func (c *Client) MakeVolume(ctx context.Context, t backup.Target, r backup.Restored) error {
-	_, err := c.api.CoreV1().PersistentVolumes().Create(ctx, c.restoredVolume(t, r), metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil // the name is the run's
-	}
-	return explain("making volume "+t.PV, err)
-}
-
-// MakeClaim makes the claim of a restore. A repeat finds it; a claim of the name that
+// MakeClaim makes the claim of a restore and returns its UID. It stays pending until its
+// volume is there, for it names that volume. A repeat finds it; a claim of the name that
 // somebody else has made is an InvalidInput failure.
-func (c *Client) MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) error {
+func (c *Client) MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) (uid string, err error) {
 	claims := c.api.CoreV1().PersistentVolumeClaims(t.Claim.Namespace)
-	_, err := claims.Create(ctx, c.restoredClaim(t, r), metav1.CreateOptions{})
+	made, err := claims.Create(ctx, c.restoredClaim(t, r), metav1.CreateOptions{})
 	switch {
+	case err == nil:
+		return string(made.UID), nil
 	case apierrors.IsAlreadyExists(err):
 		made, err := c.madeClaim(ctx, t, r)
-		if err == nil && made == nil {
-			err = taken(t.Claim)
+		if err != nil {
+			return "", err
 		}
-		return err
+		if made == nil {
+			return "", taken(t.Claim)
+		}
+		return string(made.UID), nil
 	case apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return backup.Fail(backup.InvalidInput, "there is no namespace "+t.Claim.Namespace+" any more", "Restore into another one.", err)
+		return "", backup.Fail(backup.InvalidInput, "there is no namespace "+t.Claim.Namespace+" any more", "Restore into another one.", err)
 	case apierrors.IsInvalid(err):
-		return backup.Fail(backup.InvalidInput, "Kubernetes does not take the claim "+t.Claim.String(), "Correct the StorageClass, or restore to another one.", err)
+		return "", backup.Fail(backup.InvalidInput, "Kubernetes does not take the claim "+t.Claim.String(), "Correct the StorageClass, or restore to another one.", err)
 	}
-	return explain("making claim "+t.Claim.String(), err)
+	return "", explain("making claim "+t.Claim.String(), err)
+}
+
+// MakeVolume makes the PersistentVolume of a restore, for the claim with that UID and no
+// other. Its image is Target's, under its final name. A repeat finds it; that it is there
+// for another claim, since the first one was removed meanwhile, is an InvalidInput failure.
+func (c *Client) MakeVolume(ctx context.Context, t backup.Target, r backup.Restored, claim string) error {
+	_, err := c.api.CoreV1().PersistentVolumes().Create(ctx, c.restoredVolume(t, r, claim), metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		return explain("making volume "+t.PV, err)
+	}
+	pv, err := c.volumeNamed(ctx, t.PV)
+	if err == nil && pv != nil && !isFor(pv, claim) {
+		err = backup.Fail(backup.InvalidInput, "claim "+t.Claim.String()+" was removed while it was made", "Restore once more, if it is still wanted.", nil)
+	}
+	return err
+}
+
+// isFor reports whether a volume is for the claim with that UID.
+func isFor(pv *corev1.PersistentVolume, claim string) bool {
+	return pv.Spec.ClaimRef != nil && string(pv.Spec.ClaimRef.UID) == claim
 }
 
 // boundWithin is how long Kubernetes may take to bind a claim to its volume: it mostly
@@ -59,27 +75,38 @@ func (c *Client) AwaitBound(ctx context.Context, t backup.Target) bool {
 	return err == nil
 }
 
-// Unmake removes the PersistentVolume of a restore that has failed, unless its claim was
-// made: it reports whether it was, and all of it is then left as it is. So is a volume that
-// Kubernetes has bound to a stranger's claim of the name, which is an InvalidInput failure.
+// Unmake removes the claim and the PersistentVolume of a restore that has failed, unless
+// both were made: it reports whether they were, and all of it is then left as it is.
 func (c *Client) Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error) {
 	claim, err := c.madeClaim(ctx, t, r)
-	if err != nil || claim != nil {
-		return claim != nil, err
-	}
-	pv, err := c.volumeNamed(ctx, t.PV)
-	if err != nil || pv == nil {
+	if err != nil {
 		return false, err
 	}
-	if ref := pv.Spec.ClaimRef; ref != nil && ref.UID != "" {
-		return false, backup.Fail(backup.InvalidInput, fmt.Sprintf("volume %s was bound to a claim %s/%s that somebody else has made meanwhile", t.PV, ref.Namespace, ref.Name),
-			"It holds what was restored, and is left as it is.", nil)
+	pv, err := c.volumeNamed(ctx, t.PV)
+	if err != nil {
+		return false, err
 	}
-	err = c.api.CoreV1().PersistentVolumes().Delete(ctx, t.PV, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
-	if apierrors.IsNotFound(err) {
-		err = nil
+	if pv != nil && claim != nil && isFor(pv, string(claim.UID)) {
+		return true, nil
 	}
-	return false, explain("removing volume "+t.PV, err)
+	if pv != nil {
+		err := c.api.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, exactly(pv.UID))
+		if err != nil && !apierrors.IsNotFound(err) {
+			return false, explain("removing volume "+t.PV, err)
+		}
+	}
+	if claim != nil {
+		err := c.api.CoreV1().PersistentVolumeClaims(claim.Namespace).Delete(ctx, claim.Name, exactly(claim.UID))
+		if err != nil && !apierrors.IsNotFound(err) {
+			return false, explain("removing claim "+t.Claim.String(), err)
+		}
+	}
+	return false, nil
+}
+
+// exactly is for the removal of what has that UID, and nothing else of its name.
+func exactly(uid types.UID) metav1.DeleteOptions {
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
 }
 
 // madeClaim returns the claim if it is the restore's; nil if it is not, or there is none.
@@ -103,7 +130,7 @@ func (c *Client) origin(r backup.Restored) map[string]string {
 
 // restoredVolume is a static volume: ceph-csi mounts one as it is, and never removes its
 // image. See docs/static-pvc.md of ceph-csi.
-func (c *Client) restoredVolume(t backup.Target, r backup.Restored) *corev1.PersistentVolume {
+func (c *Client) restoredVolume(t backup.Target, r backup.Restored, claim string) *corev1.PersistentVolume {
 	attributes := map[string]string{
 		attributeClusterID: t.ClusterID, attributePool: t.Image.Pool, attributeStatic: "true",
 	}
@@ -123,6 +150,7 @@ func (c *Client) restoredVolume(t backup.Target, r backup.Restored) *corev1.Pers
 			VolumeMode:  mode(t),
 			ClaimRef: &corev1.ObjectReference{
 				APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: t.Claim.Namespace, Name: t.Claim.Name,
+				UID: types.UID(claim),
 			},
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimRetain,
 			StorageClassName:              t.Class.Name,

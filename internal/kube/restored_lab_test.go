@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,8 +54,9 @@ func TestRestoredClaimIsBoundToItsVolume(t *testing.T) {
 	target := s.target(t, run)
 	r := backup.Restored{Run: run, From: "shop/data"}
 	for range 2 {
-		require.NoError(t, s.MakeVolume(t.Context(), target, r))
-		require.NoError(t, s.MakeClaim(t.Context(), target, r))
+		uid, err := s.MakeClaim(t.Context(), target, r)
+		require.NoError(t, err)
+		require.NoError(t, s.MakeVolume(t.Context(), target, r, uid))
 	}
 	require.True(t, s.AwaitBound(t.Context(), target))
 	v, err := s.Volume(t.Context(), target.Claim)
@@ -79,40 +81,74 @@ func TestRestoreMakesWayForAnotherClaim(t *testing.T) {
 	target := s.target(t, run)
 	r := backup.Restored{Run: run, From: "shop/data"}
 	s.pending(t, "new")
-	require.NoError(t, s.MakeVolume(t.Context(), target, r))
-	err := s.MakeClaim(t.Context(), target, r)
+	_, err := s.MakeClaim(t.Context(), target, r)
 	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
 	require.ErrorContains(t, err, "there is a claim "+target.Claim.String()+" already")
+	made, err := s.Unmake(t.Context(), target, r)
+	require.NoError(t, err)
+	require.False(t, made)
+	_, err = s.claims().Get(t.Context(), "new", metav1.GetOptions{})
+	require.NoError(t, err, "it is somebody's")
+}
+
+// A restore that fails between the two leaves neither.
+func TestRestoreLeavesNoHalfClaim(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	target := s.target(t, run)
+	r := backup.Restored{Run: run, From: "shop/data"}
+	_, err := s.MakeClaim(t.Context(), target, r)
+	require.NoError(t, err)
 	for range 2 {
 		made, err := s.Unmake(t.Context(), target, r)
 		require.NoError(t, err)
 		require.False(t, made)
 	}
-	require.Eventually(t, func() bool {
-		_, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
-		return apierrors.IsNotFound(err)
-	}, time.Minute, 100*time.Millisecond)
-	_, err = s.claims().Get(t.Context(), "new", metav1.GetOptions{})
-	require.NoError(t, err, "it is somebody's")
+	s.gone(t, target)
 }
 
-// Kubernetes gives the volume to a stranger's claim of the name that fits.
-func TestRestoreLeavesAStrangersVolume(t *testing.T) {
+// Somebody removes the claim while it is made, and makes one that the volume would fit.
+func TestRestoredVolumeIsNobodyElses(t *testing.T) {
 	s := newSite(t)
 	run := uuid.NewString()
 	target := s.target(t, run)
 	r := backup.Restored{Run: run, From: "shop/data"}
-	require.NoError(t, s.MakeVolume(t.Context(), target, r))
+	uid, err := s.MakeClaim(t.Context(), target, r)
+	require.NoError(t, err)
+	require.NoError(t, s.claims().Delete(t.Context(), "new", metav1.DeleteOptions{}))
+	s.gone(t, target)
 	stranger := s.restoredClaim(target, r)
 	stranger.Annotations, stranger.Spec.VolumeName = nil, ""
-	_, err := s.claims().Create(t.Context(), stranger, metav1.CreateOptions{})
+	_, err = s.claims().Create(t.Context(), stranger, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.True(t, s.AwaitBound(t.Context(), target))
-	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.MakeClaim(t.Context(), target, r)))
-	_, err = s.Unmake(t.Context(), target, r)
-	require.ErrorContains(t, err, "somebody else has made meanwhile")
-	_, err = s.Volume(t.Context(), target.Claim)
+
+	require.NoError(t, s.MakeVolume(t.Context(), target, r, uid))
+	require.Eventually(t, func() bool {
+		pv, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
+		return err == nil && pv.Status.Phase == corev1.VolumeReleased
+	}, time.Minute, 100*time.Millisecond, "Kubernetes knows that its claim is gone")
+	_, err = s.MakeClaim(t.Context(), target, r)
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(s.MakeVolume(t.Context(), target, r, uuid.NewString())))
+	made, err := s.Unmake(t.Context(), target, r)
 	require.NoError(t, err)
+	require.False(t, made)
+	require.Eventually(t, func() bool {
+		_, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	}, time.Minute, 100*time.Millisecond)
+	left, err := s.claims().Get(t.Context(), "new", metav1.GetOptions{})
+	require.NoError(t, err, "it is somebody's")
+	require.Equal(t, corev1.ClaimPending, left.Status.Phase)
+}
+
+// gone waits until the claim of a target is no more.
+func (s *site) gone(t *testing.T, target backup.Target) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := s.claims().Get(t.Context(), target.Claim.Name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	}, time.Minute, 100*time.Millisecond)
 }
 
 // What a claim was goes with its data, but not the account that is kept of it.
