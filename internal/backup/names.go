@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Task queues. Workflows and activities that only talk to APIs run on
@@ -131,6 +132,53 @@ func ParseSnapshotName(name string) (run string, ok bool) {
 		return "", false
 	}
 	return m[1], true
+}
+
+// undoLayout is how the name of a complete restore's way back ends: readable where
+// snapshots are listed, and in the order of time.
+const undoLayout = "20060102T150405Z"
+
+// UndoName is the snapshot of a volume that a restore in place takes before it writes, by
+// its run. While it is called so, the volume holds neither what it was nor what it is to
+// be. Nothing that cleans up after runs takes it for theirs.
+func UndoName(run string) string { return namePrefix + "undo-" + run }
+
+// UndoNameUntil is what it is called when the restore is complete: until when it is kept.
+func UndoNameUntil(run string, until time.Time) string {
+	return UndoName(run) + "-" + until.UTC().Format(undoLayout)
+}
+
+// Undo is a way back from a restore in place.
+type Undo struct {
+	// Run is the restore's, Name that of the snapshot, and Taken when it was taken.
+	Run   string    `json:"run"`
+	Name  string    `json:"name"`
+	Taken time.Time `json:"taken,omitzero"`
+	// Until is when it goes by itself; zero while the restore is not complete.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// KeptUndo is an Undo and the image that it is of.
+type KeptUndo struct {
+	Image Image `json:"image"`
+	Undo  Undo  `json:"undo"`
+}
+
+var undoName = regexp.MustCompile(`^ammonite-undo-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-([0-9]{8}T[0-9]{6}Z))?$`)
+
+// ParseUndoName reads the name of a snapshot, and reports whether it is one of those.
+func ParseUndoName(name string) (u Undo, ok bool) {
+	m := undoName.FindStringSubmatch(name)
+	if m == nil {
+		return Undo{}, false
+	}
+	u = Undo{Run: m[1], Name: name}
+	if m[2] == "" {
+		return u, true
+	}
+	until, err := time.Parse(undoLayout, m[2])
+	u.Until = until
+	return u, err == nil
 }
 
 var cloneName = regexp.MustCompile(`^ammonite-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([1-9][0-9]*)$`)

@@ -3,6 +3,7 @@ package backup_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -92,5 +93,24 @@ func TestOwnersOfABackup(t *testing.T) {
 	} {
 		_, got := backup.Owners(host, nil)
 		require.Equal(t, want, got, host)
+	}
+}
+
+func TestUndoNames(t *testing.T) {
+	until := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
+	u, ok := backup.ParseUndoName(backup.UndoName(runID))
+	require.True(t, ok)
+	require.Equal(t, backup.Undo{Run: runID, Name: "ammonite-undo-" + runID}, u)
+	u, ok = backup.ParseUndoName(backup.UndoNameUntil(runID, until))
+	require.True(t, ok)
+	require.Equal(t, backup.Undo{Run: runID, Name: "ammonite-undo-" + runID + "-20260301T110000Z", Until: until.UTC()}, u)
+	for _, other := range []string{backup.SnapshotName(runID), backup.CloneName(runID, 1), backup.UndoName("x"), backup.UndoName(runID) + "-", backup.UndoName(runID) + "-20261301T110000Z", "x" + backup.UndoName(runID)} {
+		_, ok := backup.ParseUndoName(other)
+		require.False(t, ok, other)
+	}
+	for _, name := range []string{backup.UndoName(runID), backup.UndoNameUntil(runID, until)} {
+		_, ok := backup.ParseSnapshotName(name)
+		require.False(t, ok, "nothing that cleans up after runs takes it for theirs")
+		require.Less(t, len(name), 96, "RBD_MAX_IMAGE_NAME_SIZE")
 	}
 }

@@ -13,15 +13,31 @@ import (
 // Extents calls f with each range of the snapshot that may hold data, in no
 // promised order. All other ranges are zeros. It returns f's error, and stops at
 // it.
-//
-// They are what differs between nothing and the snapshot, of the image and of the
-// parents that it is a clone of, so they do not depend on what happens to the
-// live image. With a valid object map Ceph answers from that, by whole objects;
+func (r *SnapshotReader) Extents(ctx context.Context, f func(offset, length uint64) error) error {
+	return extents(ctx, extentsOf{r.handle, r.pool, r.imageID, r.id, r.size, r.String()}, f)
+}
+
+// noSnapshot stands for the image itself: CEPH_NOSNAP.
+const noSnapshot = ^uint64(1)
+
+// extentsOf is an open image, or a snapshot of one.
+type extentsOf struct {
+	handle   *rbd.Image
+	pool     *rados.IOContext
+	imageID  string
+	snapshot uint64
+	size     uint64
+	name     string
+}
+
+// extents finds what differs between nothing and the image, of itself and of the
+// parents that it is a clone of; of a snapshot that does not depend on what happens
+// to the live image. With a valid object map Ceph answers from that, by whole objects;
 // without one it looks at every object, which takes longer the larger the image
 // is, and then knows the data in each more exactly.
-func (r *SnapshotReader) Extents(ctx context.Context, f func(offset, length uint64) error) error {
-	doing := fmt.Sprintf("finding the data of %s", r)
-	whole, err := r.byWholeObjects()
+func extents(ctx context.Context, of extentsOf, f func(offset, length uint64) error) error {
+	doing := "finding the data of " + of.name
+	whole, err := of.byWholeObjects()
 	if err != nil {
 		return explain(doing, err)
 	}
@@ -31,18 +47,18 @@ func (r *SnapshotReader) Extents(ctx context.Context, f func(offset, length uint
 			return -int(syscall.ECANCELED)
 		}
 		// What exists no more was discarded, and hides the parent's data.
-		if exists == 0 || offset >= r.size {
+		if exists == 0 || offset >= of.size {
 			return 0
 		}
-		if stopped = f(offset, min(length, r.size-offset)); stopped != nil {
+		if stopped = f(offset, min(length, of.size-offset)); stopped != nil {
 			return -int(syscall.ECANCELED)
 		}
 		return 0
 	}
 	// From 0 to the end, always: librbd has returned wrong ranges for others.
-	err = r.handle.DiffIterate(rbd.DiffIterateConfig{
+	err = of.handle.DiffIterate(rbd.DiffIterateConfig{
 		Offset:        0,
-		Length:        r.size,
+		Length:        of.size,
 		IncludeParent: rbd.IncludeParent,
 		WholeObject:   whole,
 		Callback:      visit,
@@ -60,15 +76,15 @@ func (r *SnapshotReader) Extents(ctx context.Context, f func(offset, length uint
 //
 // It is never asked for with fancy striping, whose objects hold pieces from many
 // places of the image: librbd does not translate their places then.
-func (r *SnapshotReader) byWholeObjects() (rbd.DiffWholeObject, error) {
-	features, err := r.handle.GetFeatures()
+func (of extentsOf) byWholeObjects() (rbd.DiffWholeObject, error) {
+	features, err := of.handle.GetFeatures()
 	if err != nil {
 		return rbd.DisableWholeObject, err
 	}
 	if features&rbd.FeatureFastDiff == 0 || features&rbd.FeatureStripingV2 != 0 {
 		return rbd.DisableWholeObject, nil
 	}
-	invalid, err := objectMapInvalid(r.pool, r.imageID, r.id)
+	invalid, err := objectMapInvalid(of.pool, of.imageID, of.snapshot)
 	if err != nil || invalid {
 		return rbd.DisableWholeObject, err
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
@@ -215,6 +216,40 @@ func (p *Process) GiveTarget(ctx context.Context, image backup.Image, name strin
 func (p *Process) EnsureRestoredAbsent(ctx context.Context, image backup.Image) error {
 	_, err := remote[bool](ctx, p, "EnsureRestoredAbsent", Call{Image: image})
 	return err
+}
+
+// EnsureUndo is Cluster.EnsureUndo.
+func (p *Process) EnsureUndo(ctx context.Context, image backup.Image, run string) error {
+	_, err := remote[bool](ctx, p, "EnsureUndo", Call{Image: image, Name: run})
+	return err
+}
+
+// KeepUndo is Cluster.KeepUndo.
+func (p *Process) KeepUndo(ctx context.Context, image backup.Image, run string, until time.Time) error {
+	_, err := remote[bool](ctx, p, "KeepUndo", Call{Image: image, Name: run, Until: until})
+	return err
+}
+
+// RollBack is Cluster.RollBack.
+func (p *Process) RollBack(ctx context.Context, image backup.Image, run string) error {
+	_, err := remote[bool](ctx, p, "RollBack", Call{Image: image, Name: run})
+	return err
+}
+
+// EnsureUndoAbsent is Cluster.EnsureUndoAbsent.
+func (p *Process) EnsureUndoAbsent(ctx context.Context, image backup.Image, run string) error {
+	_, err := remote[bool](ctx, p, "EnsureUndoAbsent", Call{Image: image, Name: run})
+	return err
+}
+
+// Undos is Cluster.Undos.
+func (p *Process) Undos(ctx context.Context, image backup.Image) ([]backup.Undo, error) {
+	return remote[[]backup.Undo](ctx, p, "Undos", Call{Image: image})
+}
+
+// AllUndos is Cluster.AllUndos.
+func (p *Process) AllUndos(ctx context.Context) ([]backup.KeptUndo, error) {
+	return remote[[]backup.KeptUndo](ctx, p, "AllUndos", Call{})
 }
 
 // Clones is Cluster.Clones, without the clones' metadata.

@@ -2,6 +2,7 @@ package ceph
 
 import (
 	"context"
+	"time"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
@@ -18,6 +19,8 @@ type Call struct {
 	Metadata map[string]string
 	// Target is what a restore makes.
 	Target backup.Target
+	// Until is how long something is kept.
+	Until time.Time
 	// Predecessor is a remnant.
 	Predecessor backup.PredecessorRemnant
 }
@@ -77,6 +80,44 @@ func (s *Service) GiveTarget(c Call, a *Answer[bool]) error {
 // EnsureRestoredAbsent answers Process.EnsureRestoredAbsent.
 func (s *Service) EnsureRestoredAbsent(c Call, a *Answer[bool]) error {
 	a.Failed = backup.MessageOf(s.cluster.EnsureRestoredAbsent(unbounded, c.Image))
+	return nil
+}
+
+// EnsureUndo answers Process.EnsureUndo.
+func (s *Service) EnsureUndo(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.EnsureUndo(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// KeepUndo answers Process.KeepUndo.
+func (s *Service) KeepUndo(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.KeepUndo(unbounded, c.Image, c.Name, c.Until))
+	return nil
+}
+
+// RollBack answers Process.RollBack.
+func (s *Service) RollBack(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.RollBack(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// EnsureUndoAbsent answers Process.EnsureUndoAbsent.
+func (s *Service) EnsureUndoAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.EnsureUndoAbsent(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// Undos answers Process.Undos.
+func (s *Service) Undos(c Call, a *Answer[[]backup.Undo]) error {
+	undos, err := s.cluster.Undos(unbounded, c.Image)
+	*a = Answer[[]backup.Undo]{undos, backup.MessageOf(err)}
+	return nil
+}
+
+// AllUndos answers Process.AllUndos.
+func (s *Service) AllUndos(_ Call, a *Answer[[]backup.KeptUndo]) error {
+	found, err := s.cluster.AllUndos(unbounded)
+	*a = Answer[[]backup.KeptUndo]{found, backup.MessageOf(err)}
 	return nil
 }
 

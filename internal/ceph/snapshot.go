@@ -15,7 +15,7 @@ import (
 // EnsureSnapshot makes the snapshot unless it exists, and returns it with the
 // time at which Ceph took it. A repeat returns the same answer, since the time
 // comes from Ceph. It returns a VolumeGone failure if the image or subvolume does
-// not exist.
+// not exist, and a NotReadyYet one while a restore in place writes into the image.
 func (c *Cluster) EnsureSnapshot(ctx context.Context, source backup.Source, name string) (backup.Snapshot, error) {
 	if err := checkOwn(source, name); err != nil {
 		return backup.Snapshot{Source: source, Name: name}, err
@@ -32,6 +32,9 @@ func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source,
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
 			at, found, err := snapshotTime(pool, image.Name, name)
 			if err == nil && !found {
+				err = atRest(pool, image)
+			}
+			if err == nil && !found {
 				at, err = makeSnapshot(ctx, pool, image.Name, name)
 			}
 			snapshot.Time = at
@@ -44,6 +47,18 @@ func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source,
 		return backup.Snapshot{Source: source, Name: name}, err
 	}
 	return snapshot, nil
+}
+
+// atRest returns a NotReadyYet failure for an image that a restore in place writes into.
+func atRest(pool *rados.IOContext, image backup.Image) error {
+	undos, err := undosOf(pool, image.Name)
+	for _, u := range undos {
+		if u.Until.IsZero() {
+			return backup.Fail(backup.NotReadyYet, fmt.Sprintf("%s is being restored in place (run %s)", image, u.Run),
+				"It is backed up when that is complete. If the restore does not run any more, go back with `ammonite restore NAMESPACE/CLAIM --undo`.", nil)
+		}
+	}
+	return err
 }
 
 func makeSnapshot(ctx context.Context, pool *rados.IOContext, image, name string) (time.Time, error) {

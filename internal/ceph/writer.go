@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -16,6 +17,7 @@ import (
 // called at the same time, but for Close.
 type ImageWriter struct {
 	image   backup.Image
+	imageID string
 	size    uint64
 	cluster *Cluster
 	session *session
@@ -32,6 +34,30 @@ func (c *Cluster) OpenImage(ctx context.Context, image backup.Image) (*ImageWrit
 	if err := checkClone(image); err != nil {
 		return nil, err
 	}
+	return c.openImage(ctx, image, func(*ImageWriter) error { return nil })
+}
+
+// OpenVolume opens the image of a volume for the restore in place of that run, whose way
+// back must be there, and keeps everybody else from writing to it for as long as it is
+// open. Otherwise it is like OpenImage.
+func (c *Cluster) OpenVolume(ctx context.Context, image backup.Image, run string) (*ImageWriter, error) {
+	return c.openImage(ctx, image, func(w *ImageWriter) error {
+		u, err := undoOf(w.pool, image, run)
+		if err == nil && !u.Until.IsZero() {
+			err = unsettled(image, u)
+		}
+		if err != nil {
+			return err
+		}
+		err = w.handle.LockAcquire(rbd.LockModeExclusive)
+		if errno(err) == syscall.EROFS {
+			err = backup.Fail(backup.NotReadyYet, "another client holds the lock of "+image.String(), "It is tried again.", err)
+		}
+		return err
+	})
+}
+
+func (c *Cluster) openImage(ctx context.Context, image backup.Image, prepare func(w *ImageWriter) error) (*ImageWriter, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -40,7 +66,10 @@ func (c *Cluster) OpenImage(ctx context.Context, image backup.Image) (*ImageWrit
 		return nil, err
 	}
 	w := &ImageWriter{image: image, cluster: c, session: s}
-	if err := w.open(); err != nil {
+	if err = w.open(); err == nil {
+		err = prepare(w)
+	}
+	if err != nil {
 		return nil, errors.Join(explain("opening image "+image.String(), err), w.Close())
 	}
 	return w, nil
@@ -55,6 +84,9 @@ func (w *ImageWriter) open() (err error) {
 		return err
 	}
 	if w.handle, err = rbd.OpenImage(w.pool, w.image.Name, rbd.NoSnapshot); err != nil {
+		return err
+	}
+	if w.imageID, err = w.handle.GetId(); err != nil {
 		return err
 	}
 	w.size, err = w.handle.GetSize()
@@ -83,6 +115,29 @@ func (w *ImageWriter) ReadAt(p []byte, off int64) (int, error) {
 		return n, err
 	}
 	return n, explain(fmt.Sprintf("reading %s at %d", w.image, off), err)
+}
+
+// zeros is what Zero has Ceph repeat.
+var zeros [4096]byte
+
+// Zero makes a range read as zeros; whole objects of it are given back to Ceph. It does not
+// discard, by which librbd leaves what is not a whole number of its units
+// (rbd_skip_partial_discard).
+func (w *ImageWriter) Zero(off, length int64) error {
+	var err error
+	if tail := length % int64(len(zeros)); tail > 0 {
+		_, err = w.handle.WriteAt(zeros[:tail], off+length-tail)
+		length -= tail
+	}
+	if err == nil && length > 0 {
+		_, err = w.handle.WriteSame(uint64(off), uint64(length), zeros[:], 0)
+	}
+	return explain(fmt.Sprintf("zeroing %s at %d", w.image, off), err)
+}
+
+// Extents is as SnapshotReader's, of the image as it is when it is called.
+func (w *ImageWriter) Extents(ctx context.Context, f func(offset, length uint64) error) error {
+	return extents(ctx, extentsOf{w.handle, w.pool, w.imageID, noSnapshot, w.size, w.image.String()}, f)
 }
 
 // Sync returns when all that was written is in Ceph.

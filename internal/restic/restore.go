@@ -20,6 +20,9 @@ type RestoreRequest struct {
 	// Include and Exclude are restic's patterns, relative to Dir. Without Include, all
 	// is.
 	Include, Exclude []string
+	// Delete removes what is in Target and not in the backup, as far as Include and Exclude
+	// choose it.
+	Delete bool
 	// Verify reads all files again when they are written.
 	Verify bool
 }
@@ -60,6 +63,9 @@ func (r Repository) Restore(ctx context.Context, run command.Runner, q RestoreRe
 	args := []string{reading, "--sparse", "--target", q.Target}
 	for _, pattern := range unfit {
 		args = append(args, "--exclude-xattr", pattern)
+	}
+	if q.Delete {
+		args = append(args, "--delete")
 	}
 	if q.Verify {
 		args = append(args, "--verify")

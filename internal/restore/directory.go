@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ type DirectoryRequest struct {
 	// Own says that nothing but this very restore has ever written into the directory:
 	// whatever is in it is gone on with, and no mark is needed to know it again.
 	Own bool
+	// Exact removes what the directory holds beside what is restored, but for lost+found;
+	// with Include or Exclude, only what these choose.
+	Exact bool
 	// Verify reads all files again.
 	Verify bool
 }
@@ -67,8 +71,12 @@ func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(
 			return Result{}, err
 		}
 	}
+	if q.Exact && len(q.Include) == 0 {
+		// What is excluded is not removed either.
+		q.Exclude = append(slices.Clone(q.Exclude), "/lost+found")
+	}
 	result.Restored, err = s.Repository.Restore(ctx, s.Run, restic.RestoreRequest{
-		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Verify: q.Verify,
+		ID: s.ID, Dir: place, Target: q.Target, Include: q.Include, Exclude: q.Exclude, Delete: q.Exact, Verify: q.Verify,
 	}, progress)
 	if err != nil {
 		return result, err

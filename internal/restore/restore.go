@@ -42,6 +42,9 @@ type Result struct {
 	restic.Restored
 	// Size is that of a disk, in bytes; Bytes are those of it that hold data.
 	Size uint64 `json:"size,omitempty"`
+	// Changed is how many bytes of a disk that is restored in place differed, and were
+	// written.
+	Changed uint64 `json:"changed,omitempty"`
 	// Resumed says that an earlier restore of the same backup was gone on with.
 	Resumed bool `json:"resumed,omitempty"`
 	// Mark is the directory that shows the target to be incomplete, if it is.
