@@ -33,6 +33,12 @@ type Ceph interface {
 	EnsureTarget(ctx context.Context, t backup.Target, metadata map[string]string) (backup.Image, error)
 	GiveTarget(ctx context.Context, image backup.Image, name string) error
 	EnsureRestoredAbsent(ctx context.Context, image backup.Image) error
+	EnsureUndo(ctx context.Context, image backup.Image, run string) error
+	KeepUndo(ctx context.Context, image backup.Image, run string, until time.Time) error
+	RollBack(ctx context.Context, image backup.Image, run string) error
+	EnsureUndoAbsent(ctx context.Context, image backup.Image, run string) error
+	Undos(ctx context.Context, image backup.Image) ([]backup.Undo, error)
+	AllUndos(ctx context.Context) ([]backup.KeptUndo, error)
 	Clones(ctx context.Context, pool, run string) ([]backup.Image, error)
 	EnsureCloneAbsent(ctx context.Context, clone backup.Image) error
 	EnsureSnapshotAbsent(ctx context.Context, source backup.Source, name string) error

@@ -17,9 +17,18 @@ import (
 
 // DiskWriter writes disks into images.
 type DiskWriter interface {
-	// Write writes the disk of a QCOW2 stream into an image, by a program that run runs,
-	// and reads it again if verify is set.
-	Write(ctx context.Context, run command.Runner, image backup.Image, stream io.Reader, verify bool, progress func(backup.Progress)) (restore.Result, error)
+	// Write writes the disk of a QCOW2 stream, by a program that run runs.
+	Write(ctx context.Context, run command.Runner, q DiskWrite, stream io.Reader, progress func(backup.Progress)) (restore.Result, error)
+}
+
+// DiskWrite says which image is written, and how.
+type DiskWrite struct {
+	Image backup.Image `json:"image"`
+	// InPlace is the run of a restore in place, of which only what differs is written. It
+	// is empty for an image that is all zeros.
+	InPlace string `json:"inPlace,omitempty"`
+	// Verify reads again what was written.
+	Verify bool `json:"verify,omitempty"`
 }
 
 // Format makes the filesystem on the device of a restore. A repeat, and an attempt after
@@ -68,6 +77,8 @@ type RestoreInput struct {
 	Include  []string `json:"include,omitempty"`
 	Exclude  []string `json:"exclude,omitempty"`
 	NoVerify bool     `json:"noVerify,omitempty"`
+	// InPlace is set when the volume holds data already: it becomes what the backup is.
+	InPlace bool `json:"inPlace,omitempty"`
 }
 
 // Restore writes the files of a backup into the mounted filesystem, or its disk into the
@@ -112,12 +123,16 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 	}
 	from := restore.Source{Repository: repository, Run: h.place, ID: in.Backup}
 	if !in.Volume.Kind.Mounted() {
+		write := DiskWrite{Image: in.Clone, Verify: !in.NoVerify}
+		if in.InPlace {
+			write.InPlace = in.Lease.Run
+		}
 		return restore.Through(ctx, from, func(ctx context.Context, stream *os.File) (restore.Result, error) {
-			return access.Disk.Write(ctx, h.place, in.Clone, stream, !in.NoVerify, track.advance)
+			return access.Disk.Write(ctx, h.place, write, stream, track.advance)
 		})
 	}
 	result, err := restore.Directory(ctx, from, restore.DirectoryRequest{
-		Path: in.Path, Include: in.Include, Exclude: in.Exclude, Target: backup.DataPath, Root: h.place.Root(), Own: true, Verify: !in.NoVerify,
+		Path: in.Path, Include: in.Include, Exclude: in.Exclude, Target: backup.DataPath, Root: h.place.Root(), Own: true, Exact: in.InPlace, Verify: !in.NoVerify,
 	}, track.advance)
 	if err != nil {
 		return result, err
@@ -125,7 +140,7 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 	for _, entry := range result.Failed {
 		if noRoom.MatchString(entry) {
 			return result, backup.Fail(backup.InvalidInput, fmt.Sprintf("the volume of %d bytes is too small for what is restored", in.Volume.SizeBytes),
-				"Restore to a larger one, with --size.", nil)
+				"Restore to a larger one: to a new claim with --size.", nil)
 		}
 	}
 	if result.FailedCount > 0 && mount.Readable(ctx, h.place, h.device) != nil {

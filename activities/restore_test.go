@@ -26,7 +26,7 @@ type fakeDisk struct {
 	err error
 }
 
-func (d *fakeDisk) Write(_ context.Context, _ command.Runner, _ backup.Image, stream io.Reader, _ bool, _ func(backup.Progress)) (restore.Result, error) {
+func (d *fakeDisk) Write(_ context.Context, _ command.Runner, _ DiskWrite, stream io.Reader, _ func(backup.Progress)) (restore.Result, error) {
 	var err error
 	d.got, err = io.ReadAll(stream)
 	return restore.Result{Size: uint64(len(d.got))}, errors.Join(err, d.err)

@@ -30,6 +30,8 @@ type apis struct {
 	asked      []string
 
 	predecessor []backup.PredecessorRemnant
+	undos       []backup.KeptUndo
+	removed     []string
 }
 
 func (a *apis) Candidates(context.Context, string) ([]selection.Candidate, error) {

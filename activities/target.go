@@ -18,6 +18,8 @@ type targets interface {
 	MakeVolume(ctx context.Context, t backup.Target, r backup.Restored, claim string) error
 	AwaitBound(ctx context.Context, t backup.Target) bool
 	Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error)
+	// Users names the pods that use a claim.
+	Users(ctx context.Context, claim backup.Claim) (pods []string, err error)
 }
 
 // PlanRestoreInput says what a restore is to make of which backup.

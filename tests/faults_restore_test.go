@@ -2,8 +2,11 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
@@ -85,6 +88,68 @@ func (r *restoring) again(t *testing.T, s *system.System, run client.WorkflowRun
 	require.NoError(t, v.Delete(t.Context()))
 }
 
+// replacing tries faults on restores of one backup in place.
+type replacing struct {
+	volume *lab.Volume
+	// holds requires that the volume is what was backed up.
+	holds func(t *testing.T, v *lab.Volume)
+	// spoil changes what the volume holds.
+	spoil func(ctx context.Context) error
+}
+
+// newReplacedFilesystem backs up a filesystem before it is restored in place.
+func newReplacedFilesystem(t *testing.T, s *system.System, size int64) subject {
+	made := newRestoredFilesystem(t, s, size).(*restoring)
+	v := s.VolumeOf(made.of)
+	return &replacing{volume: v, holds: made.holds, spoil: func(ctx context.Context) error {
+		root, unmount, err := v.Mount(ctx)
+		if err != nil {
+			return err
+		}
+		err = errors.Join(os.RemoveAll(filepath.Join(root, "later")), os.MkdirAll(filepath.Join(root, "later", "still"), 0o700))
+		entries, readErr := os.ReadDir(root)
+		for _, e := range entries {
+			if e.Type().IsRegular() {
+				err = errors.Join(err, os.WriteFile(filepath.Join(root, e.Name()), []byte("spoilt"), 0o600))
+			}
+		}
+		return errors.Join(err, readErr, unmount())
+	}}
+}
+
+// newReplacedDisk backs up a disk before it is restored in place.
+func newReplacedDisk(t *testing.T, s *system.System, size int64) subject {
+	made := newRestoredDisk(t, s, size).(*restoring)
+	v := s.VolumeOf(made.of)
+	return &replacing{volume: v, holds: made.holds, spoil: func(ctx context.Context) error {
+		return s.ChangeDisk(ctx, v, "write -P 7 1M 12M", "write -P 8 40M 100K")
+	}}
+}
+
+func (r *replacing) claim() backup.Claim {
+	return backup.Claim{Namespace: r.volume.Namespace, Name: r.volume.Claim}
+}
+
+func (r *replacing) start(ctx context.Context, s *system.System) (client.WorkflowRun, error) {
+	if err := r.spoil(ctx); err != nil {
+		return nil, err
+	}
+	return s.StartRestore(ctx, inPlace(r.volume))
+}
+
+func (r *replacing) verify(t *testing.T, s *system.System, run client.WorkflowRun) {
+	r.holds(t, r.volume)
+	snapshots, err := r.volume.Snapshots(t.Context())
+	require.NoError(t, err)
+	require.Len(t, snapshots, 1)
+	require.Contains(t, snapshots[0], backup.UndoName(run.GetRunID())+"-")
+	require.NoError(t, settle(t, s, r.volume, false).Get(t.Context(), nil))
+}
+
+func (r *replacing) again(t *testing.T, _ *system.System, _ client.WorkflowRun) {
+	r.holds(t, r.volume)
+}
+
 var restoreKinds = []faultKind{
 	{
 		"restore-rbd-fs", newRestoredFilesystem,
@@ -97,6 +162,18 @@ var restoreKinds = []faultKind{
 	},
 }
 
+var inPlaceKinds = []faultKind{
+	{
+		"in-place-rbd-fs", newReplacedFilesystem,
+		[]string{"HoldSlot", "Map", "Fsck", "Mount", "Restore", "Unmount", "CheckFilesystem", "Unmap"},
+		[]string{"FindBackup", "PlanInPlace", "TakeUndo", "KeepUndo"}, 3,
+	},
+	{
+		"in-place-rbd-block", newReplacedDisk,
+		[]string{"HoldSlot", "Restore", "Unmap"}, []string{"PlanInPlace", "TakeUndo", "KeepUndo"}, 2,
+	},
+}
+
 // restoreFrozen are faults of a node that falls silent, and wakes up when another one has
 // restored the volume: it must not write into what is a tenant's by then.
 func restoreFrozen(k faultKind) []fault {
@@ -105,20 +182,20 @@ func restoreFrozen(k faultKind) []fault {
 		{at: "after-Restore", action: "freeze"},
 	}
 	if len(k.node) > 3 {
-		faults = append(faults, fault{at: "before-Mount", action: "freeze"}, fault{at: "after-Format", action: "freeze"})
+		faults = append(faults, fault{at: "before-Mount", action: "freeze"}, fault{at: "after-" + k.node[2], action: "freeze"})
 	}
 	return faults
 }
 
 // TestRestoreSurvives kills and freezes workers at the steps of restores, and has steps
 // succeed and be taken for failed: the claim must be there in the end, whole, and nothing
-// besides.
+// besides, or in place be what the backup is.
 func TestRestoreSurvives(t *testing.T) {
 	t.Parallel()
-	for _, k := range restoreKinds {
+	for _, k := range append(restoreKinds, inPlaceKinds...) {
 		t.Run(string(k.kind), func(t *testing.T) {
 			t.Parallel()
-			faults := append(draw(t, k.killed(), 4), draw(t, k.misreported(), 4)...)
+			faults := append(draw(t, k.killed(), 6), draw(t, k.misreported(), 6)...)
 			tryAll(t, k, brief, append(faults, draw(t, restoreFrozen(k), 2)...))
 		})
 	}
@@ -133,7 +210,7 @@ func TestRestoreCancelled(t *testing.T) {
 			s := newSystem(t)
 			subject := k.prepare(t, s, moment)
 			gate, _ := startGated(t, s, 1)
-			gate.ShutReads()
+			gate.ShutReads(0)
 			run, err := subject.start(t.Context(), s)
 			require.NoError(t, err)
 			awaitHeld(t, gate)

@@ -285,6 +285,7 @@ func registerWorkflows(w worker.WorkflowRegistry) {
 		workflows.CopyName:             workflows.Copy,
 		workflows.HoldName:             workflows.Hold,
 		workflows.RestoreVolumeName:    workflows.RestoreVolume,
+		workflows.SettleRestoreName:    workflows.SettleRestore,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/internal/ceph"
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -21,10 +22,9 @@ const writeCommand = "write-disk"
 
 // writeRequest is the command's argument, as JSON. It holds no secrets.
 type writeRequest struct {
-	Conf   string       `json:"conf,omitempty"`
-	User   string       `json:"user,omitempty"`
-	Image  backup.Image `json:"image"`
-	Verify bool         `json:"verify,omitempty"`
+	Conf string `json:"conf,omitempty"`
+	User string `json:"user,omitempty"`
+	activities.DiskWrite
 }
 
 // writeNews is a line that the command prints: how far it is, and at its end what it
@@ -39,8 +39,8 @@ type writeNews struct {
 type diskWriter struct{ conf, user string }
 
 // Write is activities.DiskWriter's.
-func (d diskWriter) Write(ctx context.Context, run command.Runner, image backup.Image, stream io.Reader, verify bool, progress func(backup.Progress)) (restore.Result, error) {
-	argument, err := json.Marshal(writeRequest{Conf: d.conf, User: d.user, Image: image, Verify: verify})
+func (d diskWriter) Write(ctx context.Context, run command.Runner, q activities.DiskWrite, stream io.Reader, progress func(backup.Progress)) (restore.Result, error) {
+	argument, err := json.Marshal(writeRequest{Conf: d.conf, User: d.user, DiskWrite: q})
 	if err != nil {
 		return restore.Result{}, err
 	}
@@ -70,9 +70,9 @@ func (d diskWriter) Write(ctx context.Context, run command.Runner, image backup.
 	case why != nil:
 		return restore.Result{}, why
 	case err != nil:
-		return restore.Result{}, fmt.Errorf("writing image %s: %w", image, err)
+		return restore.Result{}, fmt.Errorf("writing image %s: %w", q.Image, err)
 	case end.Result == nil:
-		return restore.Result{}, fmt.Errorf("writing image %s: the program ended without a word", image)
+		return restore.Result{}, fmt.Errorf("writing image %s: the program ended without a word", q.Image)
 	}
 	return *end.Result, nil
 }
@@ -111,16 +111,25 @@ func writeDisk(ctx context.Context, argument string, stream io.Reader, progress 
 		return result, err
 	}
 	defer cluster.Close()
-	image, err := cluster.OpenImage(ctx, q.Image)
+	var image *ceph.ImageWriter
+	if q.InPlace != "" {
+		image, err = cluster.OpenVolume(ctx, q.Image, q.InPlace)
+	} else {
+		image, err = cluster.OpenImage(ctx, q.Image)
+	}
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, image.Close()) }()
 	var said time.Time
-	return restore.ToImage(ctx, stream, image, q.Verify, func(p backup.Progress) {
+	tell := func(p backup.Progress) {
 		if now := time.Now(); now.Sub(said) >= newsEvery {
 			said = now
 			progress(p)
 		}
-	})
+	}
+	if q.InPlace != "" {
+		return restore.OntoVolume(ctx, stream, image, q.Verify, tell)
+	}
+	return restore.ToImage(ctx, stream, image, q.Verify, tell)
 }

@@ -60,6 +60,17 @@ func cleaning(summary string) workflow.ActivityOptions {
 	return options
 }
 
+// rollingBack is for making a volume what it was.
+func rollingBack(summary string) workflow.ActivityOptions {
+	options := apiCall(summary)
+	// Ceph goes through all objects of the image, however large that is.
+	options.StartToCloseTimeout = 24 * time.Hour
+	// A node that is cut off or frozen can have the volume open for long, and so can a pod
+	// that somebody has started meanwhile. Nothing else helps the volume.
+	options.ScheduleToCloseTimeout = 3 * 24 * time.Hour
+	return options
+}
+
 // reconciling is cleaning that nobody waits for.
 func reconciling(summary string) workflow.ActivityOptions {
 	options := apiCall(summary)

@@ -92,6 +92,33 @@ func reconcileCluster(ctx workflow.Context, cluster string, in ReconcileInput, r
 		}})
 	}
 	result.remove(ctx, in, removals)
+	expireUndos(ctx, cluster, in, result)
+}
+
+// expireUndos has the ways back from restores in place removed whose time is over.
+func expireUndos(ctx workflow.Context, cluster string, in ReconcileInput, result *ReconcileResult) {
+	// Runs that a worker without this step began. To be removed when none of these can be
+	// open any more: 3 days, the longest that cleaning up may take, after the release that
+	// has it.
+	if workflow.GetVersion(ctx, "expire-undos", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
+	}
+	name := clusterName(cluster)
+	var undos activities.ExpiredUndos
+	looking := workflow.WithActivityOptions(ctx, lookingEverywhere(name))
+	asked := activities.ExpireUndosInput{ClusterID: cluster, Now: workflow.Now(ctx), Grace: in.Grace, DryRun: in.DryRun}
+	if err := workflow.ExecuteActivity(looking, control.ExpireUndos, asked).Get(ctx, &undos); err != nil {
+		result.left(name, err)
+		return
+	}
+	result.Removed = append(result.Removed, undos.Removed...)
+	if !in.DryRun {
+		result.Cleaned += len(undos.Removed)
+	}
+	result.Left = append(result.Left, undos.Left...)
+	for _, name := range undos.Broken {
+		result.Kept = append(result.Kept, name+": a restore in place ended before it was complete; `ammonite restore NAMESPACE/CLAIM --undo` goes back")
+	}
 }
 
 // left notes what could not be cleaned up.

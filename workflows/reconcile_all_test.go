@@ -28,6 +28,7 @@ type clusters struct {
 	noLocks      error
 	// predecessor is what ceph-k8s-backup left.
 	predecessor map[string]activities.FoundPredecessor
+	undos       map[string]activities.ExpiredUndos
 
 	looks   atomic.Int32
 	cleaned map[string]bool
@@ -57,6 +58,10 @@ func (c *clusters) reconcile(t *testing.T, in workflows.ReconcileInput) (result 
 			}
 			c.cleaned[in.ClusterID+"/"+in.Remnant.ID] = true
 			return nil
+		},
+		"ExpireUndos": func(_ context.Context, in activities.ExpireUndosInput) (activities.ExpiredUndos, error) {
+			require.Equal(t, c.asked[0].Grace, in.Grace)
+			return c.undos[in.ClusterID], nil
 		},
 		"RunOpen": func(_ context.Context, l activities.Leftover) (bool, error) { return l.Lease.Run == c.running, nil },
 		"Cleanup": func(_ context.Context, in activities.CleanupInput) error {
@@ -93,6 +98,20 @@ func (c *clusters) reconcile(t *testing.T, in workflows.ReconcileInput) (result 
 
 func leftover(run string) activities.Leftover {
 	return activities.Leftover{WorkflowID: "backup/shop/" + run, RunID: run, Lease: activities.Lease{Run: run}, What: "snapshot of " + run, Why: "it ended"}
+}
+
+// What restores in place kept goes when its time is over; one that is not complete is told of.
+func TestReconcileExpiresTheWaysBack(t *testing.T) {
+	c := &clusters{
+		found: map[string]activities.FoundLeftovers{"one": {}, "two": {}},
+		undos: map[string]activities.ExpiredUndos{"one": {Removed: []string{"old"}, Broken: []string{"half"}}, "two": {Left: []string{"held: it is open"}}},
+	}
+	result, err := c.reconcile(t, workflows.ReconcileInput{})
+	require.ErrorContains(t, err, "held: it is open")
+	require.Equal(t, []string{"old"}, result.Removed)
+	require.Equal(t, 1, result.Cleaned)
+	require.Len(t, result.Kept, 1)
+	require.Contains(t, result.Kept[0], "half: a restore in place ended before it was complete; `ammonite restore NAMESPACE/CLAIM --undo`")
 }
 
 func TestReconcileLooksEverywhere(t *testing.T) {

@@ -33,7 +33,8 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 		})
 	}
 	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName,
-		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName, workflows.RepositoriesName, workflows.CopyName, workflows.HoldName} {
+		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName, workflows.RepositoriesName, workflows.CopyName, workflows.HoldName,
+		workflows.RestoreVolumeName, workflows.SettleRestoreName} {
 		require.True(t, types[name], "there is a history of each workflow: %s", name)
 	}
 }
@@ -70,6 +71,8 @@ func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer.RegisterWorkflowWithOptions(workflows.Hold, workflow.RegisterOptions{Name: workflows.HoldName})
 	replayer.RegisterWorkflowWithOptions(workflows.Copy, workflow.RegisterOptions{Name: workflows.CopyName})
 	replayer.RegisterWorkflowWithOptions(workflows.Repositories, workflow.RegisterOptions{Name: workflows.RepositoriesName})
+	replayer.RegisterWorkflowWithOptions(workflows.RestoreVolume, workflow.RegisterOptions{Name: workflows.RestoreVolumeName})
+	replayer.RegisterWorkflowWithOptions(workflows.SettleRestore, workflow.RegisterOptions{Name: workflows.SettleRestoreName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	return replayer.ReplayWorkflowHistory(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), history)
 }

@@ -16,18 +16,22 @@ type restoreAttempt struct {
 	run *restoreRun
 }
 
-// attempt makes the image, or waits until nobody writes into it any more, waits for a
+// attempt makes the image, or keeps what the one in place holds, or waits until nobody writes into it any more, waits for a
 // slot, and writes on the node that has it. It reports whether it failed only because the
 // node was lost.
 func (r *restoreRun) attempt(ctx workflow.Context) (lost bool, err error) {
 	r.result.Attempts++
 	a := &restoreAttempt{run: r, lease: lease{
 		HoldSlotInput: activities.HoldSlotInput{
-			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: r.source(), ScratchPool: r.plan.Target.Image.Pool,
+			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: r.source(), ScratchPool: r.scratchPool(),
 		},
 		pinned: r.in.Node, fairness: r.in.ToNamespace, heartbeat: r.plan.HeartbeatTimeout,
 	}}
-	if err := a.makeTarget(ctx); err != nil {
+	prepare := a.makeTarget
+	if r.in.InPlace {
+		prepare = r.takeUndo
+	}
+	if err := prepare(ctx); err != nil {
 		return false, err
 	}
 	r.report.step("waiting for a slot on " + a.where())
@@ -68,17 +72,18 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 	}
 	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Image.String(), a.heartbeat))
 	long := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.target().FSType+" on "+a.target().Image.String(), a.heartbeat))
-	for _, step := range []struct {
+	type step struct {
 		what     string
 		ctx      workflow.Context
 		activity any
-	}{
-		{"mapping the image", quick, node.Map},
-		{"making the filesystem", long, node.Format},
-		{"mounting the filesystem", quick, node.Mount},
-	} {
-		a.run.report.step(step.what)
-		if err := workflow.ExecuteActivity(step.ctx, step.activity, a.input()).Get(ctx, nil); err != nil {
+	}
+	filesystem := step{"making the filesystem", long, node.Format}
+	if a.run.in.InPlace {
+		filesystem = step{"repairing the filesystem", long, node.Fsck}
+	}
+	for _, s := range []step{{"mapping the image", quick, node.Map}, filesystem, {"mounting the filesystem", quick, node.Mount}} {
+		a.run.report.step(s.what)
+		if err := workflow.ExecuteActivity(s.ctx, s.activity, a.input()).Get(ctx, nil); err != nil {
 			return err
 		}
 	}
@@ -103,6 +108,7 @@ func (a *restoreAttempt) restore(ctx workflow.Context) error {
 	r := a.run
 	in := activities.RestoreInput{
 		StepInput: a.input(), Backup: r.result.Backup.ID, Path: r.in.Path, Include: r.in.Include, Exclude: r.in.Exclude, NoVerify: r.in.NoVerify,
+		InPlace: r.in.InPlace,
 	}
 	ctx = workflow.WithActivityOptions(ctx, nodeStep(a.node, r.result.Backup.String(), a.heartbeat))
 	if err := workflow.ExecuteActivity(ctx, node.Restore, in).Get(ctx, &r.result.Restored); err != nil {

@@ -47,6 +47,11 @@ type RestoreVolumeInput struct {
 	NoVerify bool `json:"noVerify,omitempty"`
 	// Node pins the restore to a node.
 	Node string `json:"node,omitempty"`
+
+	// InPlace restores into the claim ToClaim as it is there, and writes only what differs.
+	// The restore can be undone for as long as UndoFor says.
+	InPlace bool            `json:"inPlace,omitempty"`
+	UndoFor backup.Duration `json:"undoFor,omitempty"`
 }
 
 // To is the claim that is made.
@@ -69,6 +74,16 @@ func (in RestoreVolumeInput) Validate() error {
 	if len(in.Include) > 0 && len(in.Exclude) > 0 {
 		return backup.Fail(backup.InvalidInput, "both what to include and what to exclude is given", "Give one of them.", nil)
 	}
+	switch {
+	case !in.InPlace && in.UndoFor != 0:
+		return backup.Fail(backup.InvalidInput, "only a restore in place can be undone", "Leave out how long.", nil)
+	case in.InPlace && (in.StorageClass != "" || in.SizeBytes > 0 || in.Bare):
+		return backup.Fail(backup.InvalidInput, "a restore in place makes no claim", "Leave out StorageClass, size and labels.", nil)
+	case in.InPlace && in.Path != "":
+		return backup.Fail(backup.InvalidInput, "a restore in place puts files where they were", "Name them with --include instead of --path.", nil)
+	case in.UndoFor < 0:
+		return backup.Fail(backup.InvalidInput, "the time to undo the restore is negative", "Give how long, like 72h.", nil)
+	}
 	return backup.ValidateNode(in.Node)
 }
 
@@ -86,6 +101,10 @@ type RestoreVolumeResult struct {
 	// afterwards.
 	Restored restore.Result `json:"restored,omitzero"`
 	Checked  bool           `json:"checked,omitempty"`
+	// UndoUntil is how long a restore in place can be undone; RolledBack says that one
+	// which failed was.
+	UndoUntil  *time.Time `json:"undoUntil,omitempty"`
+	RolledBack bool       `json:"rolledBack,omitempty"`
 	// Node is where it was written, Attempts how many nodes were tried.
 	Node     string   `json:"node"`
 	Attempts int      `json:"attempts"`
@@ -93,8 +112,12 @@ type RestoreVolumeResult struct {
 }
 
 // RestoreVolume makes a new claim of a backup. The claim exists when all of it is there
-// and was verified; if it never is, nothing is left.
+// and was verified; if it never is, nothing is left. In place, it makes a claim's volume
+// what the backup is, or else leaves it as it was.
 func RestoreVolume(ctx workflow.Context, in RestoreVolumeInput) (result RestoreVolumeResult, err error) {
+	if in.InPlace && in.UndoFor == 0 {
+		in.UndoFor = DefaultUndoFor
+	}
 	run := newRestoreRun(ctx, in)
 	defer func() { err = run.conclude(err); result = run.result }()
 	if err := in.Validate(); err != nil {
@@ -106,28 +129,35 @@ func RestoreVolume(ctx workflow.Context, in RestoreVolumeInput) (result RestoreV
 	if err := run.find(ctx); err != nil {
 		return result, err
 	}
+	if in.InPlace {
+		return result, run.inPlace(ctx)
+	}
 	if err := run.decide(ctx); err != nil {
 		return result, err
 	}
 
-	// Step 2. Write it into an image that is still the run's, on one node after another.
+	// Step 2. Write it into an image that is still the run's.
 	defer run.cleanUp(ctx)
-	for {
-		lost, err := run.attempt(ctx)
-		if err == nil {
-			break
-		}
-		if !lost || run.old(ctx) {
-			return result, err
-		}
-		run.report.step("pausing before going on on another node")
-		if err := pauseAfter(ctx, run.result.Attempts, run.plan.HeartbeatTimeout); err != nil {
-			return result, err
-		}
+	if err := run.write(ctx); err != nil {
+		return result, err
 	}
 
 	// Step 3. Give it to the claim.
 	return result, run.makeClaim(ctx)
+}
+
+// write writes the volume, on one node after another.
+func (r *restoreRun) write(ctx workflow.Context) error {
+	for {
+		lost, err := r.attempt(ctx)
+		if err == nil || !lost || r.old(ctx) {
+			return err
+		}
+		r.report.step("pausing before going on on another node")
+		if err := pauseAfter(ctx, r.result.Attempts, r.plan.HeartbeatTimeout); err != nil {
+			return err
+		}
+	}
 }
 
 // restoreRun is one run of RestoreVolume.
@@ -137,7 +167,7 @@ type restoreRun struct {
 	plan   activities.RestorePlan
 	report *report
 	result RestoreVolumeResult
-	// given says that the image is the claim's.
+	// given says that the image is the claim's, or the restore in place complete.
 	given bool
 }
 
@@ -238,6 +268,14 @@ func (r *restoreRun) cleanUp(ctx workflow.Context) {
 // source names the cluster alone: a restore takes no snapshot.
 func (r *restoreRun) source() backup.Source {
 	return backup.Source{ClusterID: r.plan.Target.ClusterID}
+}
+
+// scratchPool is where the run's own image is; it has none in place.
+func (r *restoreRun) scratchPool() string {
+	if r.in.InPlace {
+		return ""
+	}
+	return r.plan.Target.Image.Pool
 }
 
 // old reports whether the run has lost nodes for too long to try yet another one.

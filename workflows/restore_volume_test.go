@@ -23,6 +23,8 @@ type restoreWorld struct {
 	restored restore.Result
 	// made says that the claim was made although that was reported as failed.
 	made bool
+	// until is what the last step in place was told.
+	until time.Time
 }
 
 func newRestoreWorld(t *testing.T) *restoreWorld {
@@ -34,6 +36,7 @@ func newRestoreWorld(t *testing.T) *restoreWorld {
 		},
 	}
 	w.env.RegisterWorkflow(workflows.RestoreVolume)
+	w.inPlace()
 	for name, does := range map[string]any{
 		"FindBackup": func(ctx context.Context, _ activities.FindBackupInput) (activities.FoundBackup, error) {
 			return w.found, w.begin(ctx, "FindBackup")
@@ -197,11 +200,14 @@ func TestRestoreVolumeIsCancelledAnywhere(t *testing.T) {
 func TestRestoreVolumeRefusesWhatMakesNoSense(t *testing.T) {
 	at := snapshotTime
 	for name, in := range map[string]workflows.RestoreVolumeInput{
-		"no target":         {Namespace: "shop", Claim: "data"},
-		"no source":         {ToNamespace: "shop", ToClaim: "again"},
-		"an ID and a time":  {Backup: "01234567", At: &at, ToNamespace: "shop", ToClaim: "again"},
-		"both of paths":     {Backup: "01234567", Include: []string{"a"}, Exclude: []string{"b"}, ToNamespace: "shop", ToClaim: "again"},
-		"no name of a node": {Backup: "01234567", ToNamespace: "shop", ToClaim: "again", Node: "Not A Node"},
+		"no target":                  {Namespace: "shop", Claim: "data"},
+		"no source":                  {ToNamespace: "shop", ToClaim: "again"},
+		"an ID and a time":           {Backup: "01234567", At: &at, ToNamespace: "shop", ToClaim: "again"},
+		"both of paths":              {Backup: "01234567", Include: []string{"a"}, Exclude: []string{"b"}, ToNamespace: "shop", ToClaim: "again"},
+		"no name of a node":          {Backup: "01234567", ToNamespace: "shop", ToClaim: "again", Node: "Not A Node"},
+		"a size in place":            {Backup: "01234567", ToNamespace: "shop", ToClaim: "again", InPlace: true, SizeBytes: 1},
+		"a path in place":            {Backup: "01234567", ToNamespace: "shop", ToClaim: "again", InPlace: true, Path: "/etc"},
+		"a time to undo a new claim": {Backup: "01234567", ToNamespace: "shop", ToClaim: "again", UndoFor: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newRestoreWorld(t)

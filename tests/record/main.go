@@ -78,7 +78,7 @@ func record(ctx context.Context, labDir, worker, out string) (err error) {
 		return err
 	}
 	for _, scene := range []func(context.Context) error{
-		r.success, r.disk, r.subvolume, r.sweep, r.retention, r.upkeep, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
+		r.success, r.disk, r.subvolume, r.sweep, r.restores, r.retention, r.upkeep, r.cancelled, r.unknownClaim, r.failover, r.reconciliation, r.wrongPassword,
 	} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -220,10 +220,7 @@ func (r *recorder) finished(ctx context.Context, name, claim string) error {
 	if err != nil {
 		return err
 	}
-	if err := run.Get(ctx, nil); err != nil {
-		return err
-	}
-	return r.write(ctx, name, run.GetID(), run.GetRunID())
+	return r.ended(ctx, name, run)
 }
 
 // sweep backs up again all that was backed up so far.

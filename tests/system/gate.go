@@ -22,8 +22,10 @@ type Gate struct {
 	mu     sync.Mutex
 	// method is that of the requests for data which are held back.
 	method string
-	open   chan struct{}
-	held   chan struct{}
+	// letting is how many of them pass before.
+	letting int
+	open    chan struct{}
+	held    chan struct{}
 }
 
 // NewGate makes an open gate to the system's repository. Close ends it.
@@ -58,16 +60,9 @@ func NewGate(repository string) (*Gate, error) {
 
 // pass returns once the gate is open, or false when the sender gave up.
 func (g *Gate) pass(r *http.Request) bool {
-	g.mu.Lock()
-	open, method := g.open, g.method
-	g.mu.Unlock()
-	if r.Method != method {
+	open, held := g.holds(r)
+	if !held {
 		return true
-	}
-	select {
-	case <-open:
-		return true
-	default:
 	}
 	// Only of a request that was read does the server notice that nobody waits
 	// for its answer any more.
@@ -88,16 +83,36 @@ func (g *Gate) pass(r *http.Request) bool {
 	}
 }
 
-// Shut holds back data on its way into the repository from now on.
-func (g *Gate) Shut() { g.shut(http.MethodPost) }
-
-// ShutReads holds back data on its way out of the repository.
-func (g *Gate) ShutReads() { g.shut(http.MethodGet) }
-
-func (g *Gate) shut(method string) {
+// holds reports whether a request is held back, until open is closed.
+func (g *Gate) holds(r *http.Request) (open chan struct{}, held bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open, g.method = make(chan struct{}), method
+	if r.Method != g.method {
+		return nil, false
+	}
+	select {
+	case <-g.open:
+		return nil, false
+	default:
+	}
+	if g.letting > 0 {
+		g.letting--
+		return nil, false
+	}
+	return g.open, true
+}
+
+// Shut holds back data on its way into the repository from now on.
+func (g *Gate) Shut() { g.shut(http.MethodPost, 0) }
+
+// ShutReads holds back data on its way out of the repository, but for so many of the
+// requests for it that come first.
+func (g *Gate) ShutReads(but int) { g.shut(http.MethodGet, but) }
+
+func (g *Gate) shut(method string, letting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open, g.method, g.letting = make(chan struct{}), method, letting
 	select {
 	case <-g.held:
 	default:

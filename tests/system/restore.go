@@ -37,6 +37,25 @@ func (s *System) StartRestore(ctx context.Context, in workflows.RestoreVolumeInp
 	}, workflows.RestoreVolumeName, in)
 }
 
+// SettleRestore starts to commit to a restore in place, or to undo it.
+func (s *System) SettleRestore(ctx context.Context, in workflows.SettleRestoreInput) (client.WorkflowRun, error) {
+	return s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                                       backup.RestoreID(in.Of()),
+		TaskQueue:                                backup.ControlQueue,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+	}, workflows.SettleRestoreName, in)
+}
+
+// VolumeOf returns the volume of a claim that the system has made.
+func (s *System) VolumeOf(claim backup.Claim) *lab.Volume {
+	for _, v := range s.allVolumes() {
+		if v.Namespace == claim.Namespace && v.Claim == claim.Name {
+			return v
+		}
+	}
+	return nil
+}
+
 // Adopt returns the volume of a claim that Ammonite has made. Close deletes it.
 func (s *System) Adopt(ctx context.Context, namespace, claim string) (*lab.Volume, error) {
 	v, err := s.Lab.AdoptVolume(ctx, namespace, claim)

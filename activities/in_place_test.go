@@ -1,0 +1,74 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ammonite-backup/ammonite/internal/backup"
+)
+
+func (a *apis) AllUndos(context.Context) ([]backup.KeptUndo, error) { return a.undos, a.trouble }
+
+func (a *apis) EnsureUndoAbsent(_ context.Context, _ backup.Image, run string) error {
+	if run == "held" {
+		return errors.New("it is open")
+	}
+	a.removed = append(a.removed, run)
+	return nil
+}
+
+func TestExpireUndos(t *testing.T) {
+	kept := func(run string, taken time.Duration, until time.Time) backup.KeptUndo {
+		return backup.KeptUndo{
+			Image: backup.Image{Pool: "rbd", Name: "csi-vol-1"}, Undo: backup.Undo{Run: run, Name: "undo-" + run, Taken: now.Add(-taken), Until: until},
+		}
+	}
+	a := &apis{
+		trouble: errors.New("pool p does not answer"),
+		undos: []backup.KeptUndo{
+			kept("over", 80*time.Hour, now.Add(-time.Second)), kept("held", 80*time.Hour, now.Add(-time.Second)), kept("young", time.Hour, now.Add(time.Second)),
+			kept("running", 80*time.Hour, time.Time{}), kept("terminated", 80*time.Hour, time.Time{}), kept("forgotten", 800*time.Hour, time.Time{}),
+			kept("not listed yet", time.Minute, time.Time{}),
+		},
+		states: map[string]RunState{"running": {Known: true, Open: true}, "terminated": {Known: true}},
+	}
+	for _, dry := range []bool{true, false} {
+		value, err := call{}.run(t, a.control().ExpireUndos, ExpireUndosInput{Now: now, Grace: backup.Duration(15 * time.Minute), DryRun: dry})
+		require.NoError(t, err)
+		var result ExpiredUndos
+		require.NoError(t, value.Get(&result))
+		require.Equal(t, []string{"rbd/csi-vol-1@undo-terminated", "rbd/csi-vol-1@undo-forgotten"}, result.Broken)
+		over := "rbd/csi-vol-1@undo-over: the time to undo the restore is over"
+		if dry {
+			require.Empty(t, a.removed)
+			require.Equal(t, []string{over, "rbd/csi-vol-1@undo-held: the time to undo the restore is over"}, result.Removed)
+			require.Equal(t, []string{"pool p does not answer"}, result.Left)
+			continue
+		}
+		require.Equal(t, []string{"over"}, a.removed)
+		require.Equal(t, []string{over}, result.Removed)
+		require.Equal(t, []string{"pool p does not answer", "rbd/csi-vol-1@undo-held: it is open"}, result.Left)
+	}
+}
+
+// What fits is shown end to end; of pods that are in the way, a message names a few.
+func TestAMessageNamesAFewPods(t *testing.T) {
+	c := &Control{Targets: busyClaim{pods: []string{"a", "b", "c", "d", "e", "f", "g"}}}
+	err := c.unused(t.Context(), backup.Claim{Namespace: "shop", Name: "data"})
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+	require.ErrorContains(t, err, "claim shop/data is used by a, b, c, d, e and 2 more. Scale down")
+	c.Targets = busyClaim{}
+	require.NoError(t, c.unused(t.Context(), backup.Claim{Namespace: "shop", Name: "data"}))
+}
+
+// busyClaim is a Kubernetes in which these pods use any claim.
+type busyClaim struct {
+	targets
+	pods []string
+}
+
+func (b busyClaim) Users(context.Context, backup.Claim) ([]string, error) { return b.pods, nil }
