@@ -48,6 +48,7 @@ type fakeTemporal struct {
 	describeErrs []error
 	result       workflows.BackupVolumeResult
 	restored     workflows.RestoreVolumeResult
+	settled      workflows.SettleRestoreResult
 	retained     workflows.RetainResult
 	pruned       workflows.PruneResult
 	verified     workflows.VerifyResult
@@ -69,6 +70,7 @@ type fakeTemporal struct {
 	options    client.StartWorkflowOptions
 	input      workflows.BackupVolumeInput
 	restore    workflows.RestoreVolumeInput
+	settle     workflows.SettleRestoreInput
 	retain     activities.RetainInput
 	prune      activities.PruneInput
 	verify     workflows.VerifyInput
@@ -92,6 +94,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.input = in
 	case workflows.RestoreVolumeInput:
 		f.restore = in
+	case workflows.SettleRestoreInput:
+		f.settle = in
 	case activities.RetainInput:
 		f.retain = in
 	case activities.PruneInput:
@@ -109,8 +113,11 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		workflows.RetainID: workflows.RetainName, workflows.PruneID: workflows.PruneName, workflows.VerifyID: workflows.VerifyRepositoryName,
 		workflows.ReconcileAllID: workflows.ReconcileName, workflows.ReconcileOtherID: workflows.ReconcileName, workflows.RepositoriesID: workflows.RepositoriesName, workflows.HoldID: workflows.HoldName,
 		workflows.CopyID + "-offsite": workflows.CopyName, workflows.PruneID + "-offsite": workflows.PruneName, workflows.VerifyID + "-offsite": workflows.VerifyRepositoryName, workflows.RetainID + "-offsite": workflows.RetainName,
-		"restore/shop/again": workflows.RestoreVolumeName,
+		"restore/shop/again": workflows.RestoreVolumeName, "restore/shop/data": workflows.RestoreVolumeName,
 	}[options.ID]
+	if f.settle.Claim != "" {
+		want = workflows.SettleRestoreName
+	}
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
 	}
@@ -195,6 +202,8 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.result
 	case *workflows.RestoreVolumeResult:
 		*result = r.f.restored
+	case *workflows.SettleRestoreResult:
+		*result = r.f.settled
 	case *workflows.RetainResult:
 		*result = r.f.retained
 	case *workflows.PruneResult:

@@ -24,6 +24,7 @@ type restoreOptions struct {
 	include, exclude []string
 	noVerify         bool
 	quiet            bool
+	commit, undo     bool
 	repository       repositoryFlag
 	output           format
 }
@@ -31,24 +32,30 @@ type restoreOptions struct {
 func newRestoreCommand(s surroundings) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP (--to NAMESPACE/CLAIM | --to-dir DIR | --to-file FILE)",
-		Short: "Restore a backup to a new claim, a directory or a file",
-		Long: `Restore a backup to a new claim, or its files to a directory, or the disk of a block
-volume to a raw or QCOW2 file or to standard output.
+		Use:   "restore BACKUP (--to NAMESPACE/CLAIM | --in-place | --to-dir DIR | --to-file FILE)",
+		Short: "Restore a backup to a new claim, in place, to a directory or a file",
+		Long: `Restore a backup to a new claim, in place, or its files to a directory, or the disk of a
+block volume to a raw or QCOW2 file or to standard output.
 
 A new claim is made by a workflow on the nodes, which this command follows. The claim
 appears when all of its data are there, were read again and checked. It is of the
 StorageClass of the claim that the backup is of, and as large, unless something else is
 asked for. If the restore fails or is stopped, nothing is left.
 
-A directory or file needs the repository and its password alone. A directory must be empty or not exist. One in which a restore of the same backup
-ended too soon is gone on with: run the same command again. A file must not exist; it
-appears when it is complete. What was written is read again and compared, unless that
-is switched off.
+In place, the volume of a claim that no pod uses becomes what the backup is; only what
+differs is written. What it held before is kept in a snapshot until ` + "`ammonite restore\nNAMESPACE/CLAIM --commit`" + `, or for three days; --undo goes back to that. A restore that
+fails or is stopped goes back by itself.
+
+A directory or file needs the repository and its password alone. A directory must be
+empty or not exist. One in which a restore of the same backup ended too soon is gone on
+with: run the same command again. A file must not exist; it appears when it is complete.
+What was written is read again and compared, unless that is switched off.
 
 ` + pointHelp + "\n\n" + exitCodesHelp,
 		Example: `  ammonite restore shop/data --to shop/data-restored
   ammonite restore shop/data@2026-03-01 --to lab/data --storage-class fast --size 20Gi
+  ammonite restore shop/data --in-place
+  ammonite restore shop/data --undo
   ammonite restore shop/data --to-dir /mnt/data
   ammonite restore shop/data --at 2026-03-01T12:00 --to-dir etc --path /etc
   ammonite restore shop/data --to-dir found --include '*.sql'
@@ -59,7 +66,10 @@ is switched off.
 			if err := o.read(args[0]); err != nil {
 				return exit(exitUsage, err)
 			}
-			if o.to.name != "" {
+			if o.commit || o.undo {
+				return classed(settleRestore(cmd.Context(), s, o))
+			}
+			if o.to.claim.Name != "" {
 				return classed(restoreToClaim(cmd.Context(), s, o))
 			}
 			return classed(runRestore(cmd.Context(), s, o))
@@ -77,8 +87,16 @@ is switched off.
 	f.BoolVar(&o.noVerify, "no-verify", false, "do not read again what was written")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
 	o.to.addFlags(cmd)
-	cmd.MarkFlagsOneRequired("to", "to-dir", "to-file")
-	cmd.MarkFlagsMutuallyExclusive("to", "to-dir", "to-file")
+	f.BoolVar(&o.commit, "commit", false, "give up what the volume held before the last restore in place")
+	f.BoolVar(&o.undo, "undo", false, "go back to what the volume held before the last restore in place")
+	cmd.MarkFlagsOneRequired("to", "in-place", "to-dir", "to-file", "commit", "undo")
+	for _, settling := range []string{"commit", "undo"} {
+		cmd.MarkFlagsMutuallyExclusive("to", "to-dir", "to-file", settling)
+		for _, other := range []string{"in-place", "undo-for", "at", "snapshot", "path", "include", "exclude", "node", "no-verify", "accept-losses"} {
+			cmd.MarkFlagsMutuallyExclusive(settling, other)
+		}
+	}
+	cmd.MarkFlagsMutuallyExclusive("commit", "undo")
 	cmd.MarkFlagsMutuallyExclusive("at", "snapshot")
 	cmd.MarkFlagsMutuallyExclusive("include", "exclude")
 	addOpenedFlag(cmd, &o.repository)
@@ -112,7 +130,10 @@ func (o *restoreOptions) read(arg string) (err error) {
 	case o.toFile == "" && o.format != "":
 		return errors.New("--format is for --to-file")
 	}
-	if err := o.to.read(); err != nil {
+	if (o.commit || o.undo) && (o.point.Claim.Name == "" || given) {
+		return errors.New("name the claim whose restore in place is settled, as NAMESPACE/CLAIM")
+	}
+	if err := o.to.read(o.point.Claim); err != nil {
 		return err
 	}
 	return o.chooseFormat()

@@ -18,7 +18,7 @@ import (
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
-// newClaim is what the flags say of the claim that is made.
+// newClaim is what the flags say of the claim that is made, or restored in place.
 type newClaim struct {
 	name         string
 	class, size  string
@@ -26,6 +26,8 @@ type newClaim struct {
 	bare         bool
 	acceptLosses bool
 	detach       bool
+	inPlace      bool
+	undoFor      time.Duration
 
 	claim backup.Claim
 	bytes uint64
@@ -40,16 +42,27 @@ func (c *newClaim) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&c.bare, "bare", false, "give the new claim no labels and annotations of the old one")
 	f.BoolVar(&c.acceptLosses, "accept-losses", false, "make the new claim also if some files cannot be restored as they were")
 	f.BoolVar(&c.detach, "detach", false, "start the restore to the new claim and return")
-	for _, name := range []string{"storage-class", "size", "node", "bare", "accept-losses", "detach"} {
+	f.BoolVar(&c.inPlace, "in-place", false, "restore into the claim as it is, or that of --to; write only what differs")
+	f.DurationVar(&c.undoFor, "undo-for", time.Duration(workflows.DefaultUndoFor), "how long a restore in place can be undone")
+	for _, name := range []string{"storage-class", "size", "node", "bare", "accept-losses", "detach", "in-place", "undo-for"} {
 		for _, other := range []string{"to-dir", "to-file"} {
 			cmd.MarkFlagsMutuallyExclusive(name, other)
 		}
 	}
+	for _, name := range []string{"storage-class", "size", "bare", "path"} {
+		cmd.MarkFlagsMutuallyExclusive(name, "in-place")
+	}
 }
 
-// read understands what the flags say.
-func (c *newClaim) read() (err error) {
-	if c.name == "" {
+// read understands what the flags say of a backup of that claim.
+func (c *newClaim) read(of backup.Claim) (err error) {
+	switch {
+	case c.inPlace && c.name == "" && of.Name == "":
+		return errors.New("--in-place needs NAMESPACE/CLAIM: name the backup by it, or the claim with --to")
+	case c.inPlace && c.name == "":
+		c.claim = of
+		return nil
+	case c.name == "":
 		return nil
 	}
 	if c.claim, err = backup.ParseClaim(c.name); err != nil {
@@ -75,6 +88,9 @@ func (o restoreOptions) input() workflows.RestoreVolumeInput {
 	}
 	if !o.point.At.IsZero() {
 		in.At = &o.point.At
+	}
+	if o.to.inPlace {
+		in.InPlace, in.UndoFor = true, backup.Duration(o.to.undoFor)
 	}
 	return in
 }
@@ -172,7 +188,11 @@ func restoreSummary(to backup.Claim, end followed[workflows.RestoreVolumeResult]
 		if t.FSType != "" {
 			what = t.FSType
 		}
-		line("volume", "%s of %s, StorageClass %s, image %s", what, size(t.SizeBytes), t.Class.Name, t.Image)
+		what += " of " + size(t.SizeBytes)
+		if t.Class.Name != "" {
+			what += ", StorageClass " + t.Class.Name
+		}
+		line("volume", "%s, image %s", what, t.Image)
 	}
 	if n := r.Restored; n.Files > 0 {
 		what := fmt.Sprintf("%d files and directories", n.Files+n.SkippedFiles)
@@ -180,6 +200,9 @@ func restoreSummary(to backup.Claim, end followed[workflows.RestoreVolumeResult]
 			what = "a disk of " + size(n.Size)
 		}
 		line("restored", "%s, %s", what, size(n.Bytes+n.SkippedBytes))
+		if r.UndoUntil != nil && n.Size > 0 {
+			line("changed", "%s", size(n.Changed))
+		}
 		var how []string
 		if n.Verified {
 			how = append(how, "what was written was read again")
@@ -196,6 +219,12 @@ func restoreSummary(to backup.Claim, end followed[workflows.RestoreVolumeResult]
 	}
 	if r.Node != "" {
 		line("node", "%s, %s", r.Node, counted(r.Attempts, "attempt"))
+	}
+	switch {
+	case r.UndoUntil != nil:
+		line("undo", "until %s: ammonite restore %s --undo, or --commit", r.UndoUntil.UTC().Format(time.RFC3339), to)
+	case r.RolledBack:
+		line("undo", "the volume is what it was before")
 	}
 	for _, note := range r.Notes {
 		line("note", "%s", note)

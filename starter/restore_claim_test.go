@@ -106,9 +106,80 @@ func TestRestoreToAClaimRefusesWrongUsage(t *testing.T) {
 		{[]string{"--to-dir", "x", "--size", "1Gi"}, "[size to-dir] were all set"},
 		{[]string{"--to", "shop/again", "--format", "raw"}, "--format is for --to-file"},
 		{[]string{"--to", "shop/again", "--node", "No Node"}, "is not the name of a node"},
+		{[]string{"--in-place", "--to-dir", "x"}, "[in-place to-dir] were all set"},
+		{[]string{"--in-place", "--size", "1Gi"}, "[in-place size] were all set"},
+		{[]string{"--in-place", "--path", "/etc"}, "[in-place path] were all set"},
+		{[]string{"--in-place", "--undo-for", "-1h"}, "the time to undo the restore is negative"},
+		{[]string{"--commit", "--undo"}, "[commit undo] were all set"},
+		{[]string{"--undo", "--in-place"}, "[in-place undo] were all set"},
+		{[]string{"--undo", "--to", "shop/again"}, "were all set"},
 	} {
 		out := newWorld(&fakeTemporal{}).execute(t, append([]string{"restore", "shop/data"}, c.args...)...)
 		require.Equal(t, exitUsage, out.code, "%v", c.args)
 		require.Contains(t, out.stderr, c.says)
 	}
+}
+
+func TestRestoreInPlace(t *testing.T) {
+	f := restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	f.descriptions[0].WorkflowExecutionInfo = info(t, "restore/shop/data", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED, nil)
+	until := started.Add(time.Hour)
+	f.restored.UndoUntil, f.restored.Target.Class = &until, backup.StorageClass{}
+	f.restored.Restored.Size, f.restored.Restored.Changed = 1<<30, 3<<20
+	out := newWorld(f).execute(t, "restore", "shop/data", "--in-place", "--undo-for", "1h", "--include", "*.sql")
+	require.Equal(t, told{stdout: `Restore to shop/data: succeeded after 1m30s
+  backup   shop/data, backup 01234567 of 2026-03-01T12:00:00Z
+  volume   ext4 of 1.0 GiB, image rbd/restored-run
+  restored a disk of 1.0 GiB, 20.0 MiB
+  changed  3.0 MiB
+  verified what was written was read again, the filesystem was checked
+  node     worker-3, 1 attempt
+  undo     until 2026-03-01T13:00:00Z: ammonite restore shop/data --undo, or --commit
+`}, out)
+	require.Equal(t, workflows.RestoreVolumeInput{
+		Namespace: "shop", Claim: "data", ToNamespace: "shop", ToClaim: "data", Include: []string{"*.sql"}, InPlace: true, UndoFor: backup.Duration(time.Hour),
+	}, f.restore)
+
+	failed := workflows.RestoreVolumeResult{Outcome: workflows.OutcomeFailed, RolledBack: true}
+	f = restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)
+	f.runErr = temporal.NewNonRetryableApplicationError("the password is wrong", string(backup.RepositoryAuth), nil, failed)
+	out = newWorld(f).execute(t, "restore", "0123456789", "--to", "shop/again", "--in-place")
+	require.Equal(t, "Restore to shop/again: failed after 1m30s\n  undo     the volume is what it was before\n", out.stdout)
+	require.Equal(t, backup.Duration(72*time.Hour), f.restore.UndoFor)
+
+	out = newWorld(&fakeTemporal{}).execute(t, "restore", "0123456789", "--in-place")
+	require.Equal(t, exitUsage, out.code)
+	require.Contains(t, out.stderr, "name the backup by it, or the claim with --to")
+}
+
+func TestRestoreIsSettled(t *testing.T) {
+	for flag, says := range map[string]string{
+		"--undo":   "shop/data holds what it held before the restore.\n",
+		"--commit": "shop/data keeps what was restored; what it held before is given up.\n",
+	} {
+		f := restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+		f.settled.Outcome = workflows.OutcomeSucceeded
+		out := newWorld(f).execute(t, "restore", "shop/data", flag)
+		require.Equal(t, told{stdout: says}, out)
+		require.Equal(t, workflows.SettleRestoreInput{Namespace: "shop", Claim: "data", Undo: flag == "--undo"}, f.settle)
+		require.Equal(t, "restore/shop/data", f.options.ID, "never beside a restore")
+
+		out = newWorld(f).execute(t, "restore", "shop/data", flag, "-o", "json")
+		var report settled
+		require.NoError(t, json.Unmarshal([]byte(out.stdout), &report))
+		require.Equal(t, settled{Claim: backup.Claim{Namespace: "shop", Name: "data"}, RunID: runID, Outcome: workflows.OutcomeSucceeded, Undone: flag == "--undo", Result: &f.settled}, report)
+	}
+	f := restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_FAILED)
+	f.runErr = temporal.NewNonRetryableApplicationError("there is no restore to be settled", string(backup.InvalidInput), nil)
+	out := newWorld(f).execute(t, "restore", "shop/data", "--undo")
+	require.Equal(t, exitUsage, out.code)
+	require.Empty(t, out.stdout)
+	require.Contains(t, out.stderr, "there is no restore to be settled")
+	f.startErr = serviceerror.NewWorkflowExecutionAlreadyStarted("started", "", "other-run")
+	out = newWorld(f).execute(t, "restore", "shop/data", "--undo")
+	require.Equal(t, exitAlreadyRunning, out.code)
+	require.Contains(t, out.stderr, "shop/data is being restored (run other-run)")
+	out = newWorld(f).execute(t, "restore", "0123456789", "--undo")
+	require.Equal(t, exitUsage, out.code)
+	require.Contains(t, out.stderr, "name the claim")
 }
