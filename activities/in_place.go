@@ -15,6 +15,8 @@ import (
 type PlanInPlaceInput struct {
 	Backup FoundBackup  `json:"backup"`
 	To     backup.Claim `json:"to"`
+	// Used says that pods may use the claim: they are ended before anything is written.
+	Used bool `json:"used,omitempty"`
 }
 
 // PlanInPlace finds the volume that a restore in place writes. It only reads.
@@ -29,7 +31,7 @@ func (c *Control) PlanInPlace(ctx context.Context, in PlanInPlaceInput) (Restore
 	if err == nil {
 		err = fits(in.Backup, target)
 	}
-	if err == nil {
+	if err == nil && !in.Used {
 		err = c.unused(ctx, in.To)
 	}
 	return RestorePlan{Target: target, HeartbeatTimeout: c.HeartbeatTimeout}, toFailure(err)
@@ -86,7 +88,25 @@ func (c *Control) unused(ctx context.Context, claim backup.Claim) error {
 		names += fmt.Sprintf(" and %d more", more)
 	}
 	return backup.Fail(backup.InvalidInput, fmt.Sprintf("claim %s is used by %s", claim, names),
-		"Scale down what they belong to, and start the restore again.", nil)
+		"Scale down what they belong to, or have it done with --scale-down, and start the restore again.", nil)
+}
+
+// ScaleDown scales down what the pods belong to that use a claim, and waits by NotReadyYet
+// failures until they have ended. A repeat goes on. Pods that belong to something else are
+// an InvalidInput failure, and nothing is scaled.
+func (c *Control) ScaleDown(ctx context.Context, claim backup.Claim) (scaled []string, err error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	scaled, err = c.Targets.ScaleDown(ctx, claim)
+	return scaled, toFailure(err)
+}
+
+// ScaleUp scales up again what ScaleDown has scaled down. A repeat finds nothing to do.
+func (c *Control) ScaleUp(ctx context.Context, claim backup.Claim) (scaled []string, err error) {
+	ctx, done := uninterrupted(ctx)
+	defer done()
+	scaled, err = c.Targets.ScaleUp(ctx, claim)
+	return scaled, toFailure(err)
 }
 
 // InPlaceInput says which run restores in place what.
@@ -156,8 +176,10 @@ func (c *Control) onVolume(ctx context.Context, in InPlaceInput, do func(ctx con
 // FindUndoInput says what a person wants settled.
 type FindUndoInput struct {
 	Claim backup.Claim `json:"claim"`
-	// Back asks for the way back to be gone, rather than given up.
+	// Back asks for the way back to be gone, rather than given up. Used says that pods may
+	// use the claim until then: they are ended before.
 	Back bool `json:"back,omitempty"`
+	Used bool `json:"used,omitempty"`
 }
 
 // FoundUndo is a restore in place that can be settled.
@@ -194,6 +216,9 @@ func (c *Control) findUndo(ctx context.Context, in FindUndoInput) (found FoundUn
 			"It was settled already, or its time is over.", nil)
 	}
 	found.Undo = undos[0]
+	if in.Back && in.Used {
+		return found, nil
+	}
 	if in.Back {
 		return found, c.unused(ctx, in.Claim)
 	}

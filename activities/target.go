@@ -20,6 +20,8 @@ type targets interface {
 	Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error)
 	// Users names the pods that use a claim.
 	Users(ctx context.Context, claim backup.Claim) (pods []string, err error)
+	ScaleDown(ctx context.Context, claim backup.Claim) (scaled []string, err error)
+	ScaleUp(ctx context.Context, claim backup.Claim) (scaled []string, err error)
 }
 
 // PlanRestoreInput says what a restore is to make of which backup.

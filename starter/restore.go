@@ -43,8 +43,9 @@ StorageClass of the claim that the backup is of, and as large, unless something 
 asked for. If the restore fails or is stopped, nothing is left.
 
 In place, the volume of a claim that no pod uses becomes what the backup is; only what
-differs is written. What it held before is kept in a snapshot until ` + "`ammonite restore\nNAMESPACE/CLAIM --commit`" + `, or for three days; --undo goes back to that. A restore that
-fails or is stopped goes back by itself.
+differs is written. --scale-down ends the pods meanwhile. What the volume held before is
+kept in a snapshot for three days, or until ` + "`ammonite restore NAMESPACE/CLAIM --commit`" + `;
+--undo goes back to that. A restore that fails or is stopped goes back by itself.
 
 A directory or file needs the repository and its password alone. A directory must be
 empty or not exist. One in which a restore of the same backup ended too soon is gone on

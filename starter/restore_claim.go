@@ -28,6 +28,7 @@ type newClaim struct {
 	detach       bool
 	inPlace      bool
 	undoFor      time.Duration
+	scaleDown    bool
 
 	claim backup.Claim
 	bytes uint64
@@ -44,7 +45,8 @@ func (c *newClaim) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&c.detach, "detach", false, "start the restore to the new claim and return")
 	f.BoolVar(&c.inPlace, "in-place", false, "restore into the claim as it is, or that of --to; write only what differs")
 	f.DurationVar(&c.undoFor, "undo-for", time.Duration(workflows.DefaultUndoFor), "how long a restore in place can be undone")
-	for _, name := range []string{"storage-class", "size", "node", "bare", "accept-losses", "detach", "in-place", "undo-for"} {
+	f.BoolVar(&c.scaleDown, "scale-down", false, "in place and to undo that: scale down what uses the claim, and up again")
+	for _, name := range []string{"storage-class", "size", "node", "bare", "accept-losses", "detach", "in-place", "undo-for", "scale-down"} {
 		for _, other := range []string{"to-dir", "to-file"} {
 			cmd.MarkFlagsMutuallyExclusive(name, other)
 		}
@@ -92,6 +94,7 @@ func (o restoreOptions) input() workflows.RestoreVolumeInput {
 	if o.to.inPlace {
 		in.InPlace, in.UndoFor = true, backup.Duration(o.to.undoFor)
 	}
+	in.ScaleDown = o.to.scaleDown
 	return in
 }
 

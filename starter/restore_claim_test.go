@@ -110,6 +110,8 @@ func TestRestoreToAClaimRefusesWrongUsage(t *testing.T) {
 		{[]string{"--in-place", "--size", "1Gi"}, "[in-place size] were all set"},
 		{[]string{"--in-place", "--path", "/etc"}, "[in-place path] were all set"},
 		{[]string{"--in-place", "--undo-for", "-1h"}, "the time to undo the restore is negative"},
+		{[]string{"--commit", "--scale-down"}, "--scale-down is for --in-place and --undo"},
+		{[]string{"--to", "shop/again", "--scale-down"}, "no pods use a claim that is still to be made"},
 		{[]string{"--commit", "--undo"}, "[commit undo] were all set"},
 		{[]string{"--undo", "--in-place"}, "[in-place undo] were all set"},
 		{[]string{"--undo", "--to", "shop/again"}, "were all set"},
@@ -126,7 +128,7 @@ func TestRestoreInPlace(t *testing.T) {
 	until := started.Add(time.Hour)
 	f.restored.UndoUntil, f.restored.Target.Class = &until, backup.StorageClass{}
 	f.restored.Restored.Size, f.restored.Restored.Changed = 1<<30, 3<<20
-	out := newWorld(f).execute(t, "restore", "shop/data", "--in-place", "--undo-for", "1h", "--include", "*.sql")
+	out := newWorld(f).execute(t, "restore", "shop/data", "--in-place", "--undo-for", "1h", "--scale-down", "--include", "*.sql")
 	require.Equal(t, told{stdout: `Restore to shop/data: succeeded after 1m30s
   backup   shop/data, backup 01234567 of 2026-03-01T12:00:00Z
   volume   ext4 of 1.0 GiB, image rbd/restored-run
@@ -137,7 +139,7 @@ func TestRestoreInPlace(t *testing.T) {
   undo     until 2026-03-01T13:00:00Z: ammonite restore shop/data --undo, or --commit
 `}, out)
 	require.Equal(t, workflows.RestoreVolumeInput{
-		Namespace: "shop", Claim: "data", ToNamespace: "shop", ToClaim: "data", Include: []string{"*.sql"}, InPlace: true, UndoFor: backup.Duration(time.Hour),
+		Namespace: "shop", Claim: "data", ToNamespace: "shop", ToClaim: "data", Include: []string{"*.sql"}, InPlace: true, UndoFor: backup.Duration(time.Hour), ScaleDown: true,
 	}, f.restore)
 
 	failed := workflows.RestoreVolumeResult{Outcome: workflows.OutcomeFailed, RolledBack: true}

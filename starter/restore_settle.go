@@ -25,6 +25,9 @@ type settled struct {
 // settleRestore commits to a restore in place, or undoes it.
 func settleRestore(ctx context.Context, s surroundings, o restoreOptions) error {
 	claim := o.point.Claim
+	if o.to.scaleDown && !o.undo {
+		return exit(exitUsage, errors.New("--scale-down is for --in-place and --undo"))
+	}
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -32,7 +35,7 @@ func settleRestore(ctx context.Context, s surroundings, o restoreOptions) error 
 	defer c.Close()
 	signals, stop := s.interrupts()
 	defer stop()
-	in := workflows.SettleRestoreInput{Namespace: claim.Namespace, Claim: claim.Name, Undo: o.undo}
+	in := workflows.SettleRestoreInput{Namespace: claim.Namespace, Claim: claim.Name, Undo: o.undo, ScaleDown: o.to.scaleDown}
 	what := "Commit to the restore of "
 	if o.undo {
 		what = "Undo the restore of "
@@ -70,6 +73,11 @@ func settleRestore(ctx context.Context, s surroundings, o restoreOptions) error 
 	if o.undo {
 		said = "%s holds what it held before the restore.\n"
 	}
-	_, err = fmt.Fprintf(s.stdout, said, claim)
-	return err
+	if _, err := fmt.Fprintf(s.stdout, said, claim); err != nil {
+		return err
+	}
+	for _, note := range end.result.Notes {
+		fmt.Fprintln(s.stderr, printable(note))
+	}
+	return nil
 }

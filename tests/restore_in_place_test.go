@@ -135,9 +135,22 @@ func TestRestoreDiskInPlace(t *testing.T) {
 	require.NoError(t, settle(t, s, v, false).Get(t.Context(), nil))
 	requireSame(t, want, v)
 	requireNothingLeft(t, s)
-	again := restoreTo(t, s, inPlace(v))
-	require.Zero(t, again.Restored.Changed, "nothing differs")
-	require.NoError(t, settle(t, s, v, false).Get(t.Context(), nil))
+	// Nothing differs, and nobody settles it.
+	short := inPlace(v)
+	short.UndoFor = backup.Duration(time.Second)
+	again := restoreTo(t, s, short)
+	require.Zero(t, again.Restored.Changed)
+	require.Eventually(t, func() bool { return time.Now().After(*again.UndoUntil) }, patience, 100*time.Millisecond)
+	require.Contains(t, reconciled(t, s).Removed, v.Spec()+"@"+backup.UndoNameUntil(runOf(t, s, v), *again.UndoUntil)+": the time to undo the restore is over")
+	requireNothingLeft(t, s)
+}
+
+// runOf is the run of a volume's last restore.
+func runOf(t *testing.T, s *system.System, v *lab.Volume) string {
+	t.Helper()
+	d, err := s.Client.DescribeWorkflowExecution(t.Context(), backup.RestoreID(backup.Claim{Namespace: v.Namespace, Name: v.Claim}), "")
+	require.NoError(t, err)
+	return d.GetWorkflowExecutionInfo().GetExecution().GetRunId()
 }
 
 // TestRestoreFilesInPlace brings back what was changed, removed and added, and takes that
@@ -248,6 +261,60 @@ func TestRestoreInPlaceGoesBack(t *testing.T) {
 	awaitSuccess(t, backing)
 	requireSame(t, before, v)
 	requireNothingLeft(t, s)
+}
+
+// TestRestoreInPlaceScalesDown ends the pods of a deployment for as long as its volume is
+// restored, and again to undo that.
+func TestRestoreInPlaceScalesDown(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	start(t, s, 1)
+	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
+		Namespace: s.Namespace, Claim: "disk", Block: true, Size: 32 << 20, Populate: func(device string) error { return writeDisk(device, 8<<20) },
+	})
+	require.NoError(t, err)
+	want := export(t, v)
+	backUp(t, s, v.Namespace, v.Claim)
+	require.NoError(t, s.ChangeDisk(t.Context(), v, "write -P 7 0 1M"))
+	before := export(t, v)
+	labels := map[string]any{"app": "db"}
+	require.NoError(t, s.Apply(t.Context(), map[string]any{
+		"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": "db", "namespace": s.Namespace},
+		"spec": map[string]any{"replicas": 2, "selector": map[string]any{"matchLabels": labels}, "template": map[string]any{
+			"metadata": map[string]any{"labels": labels},
+			"spec": map[string]any{
+				"containers": []any{map[string]any{"name": "db", "image": "none"}},
+				"volumes":    []any{map[string]any{"name": "disk", "persistentVolumeClaim": map[string]any{"claimName": v.Claim}}},
+			},
+		}},
+	}))
+	pods := func() int {
+		out, err := s.Run(t.Context(), "kubectl", "-n", s.Namespace, "get", "pods", "-l", "app=db", "-o", "name")
+		require.NoError(t, err)
+		return len(strings.Fields(out))
+	}
+	awaitPods := func() {
+		require.Eventually(t, func() bool { return pods() == 2 }, patience, 100*time.Millisecond)
+	}
+	awaitPods()
+	in := inPlace(v)
+	in.ScaleDown = true
+	run, err := s.StartRestore(t.Context(), in)
+	require.NoError(t, err)
+	var result workflows.RestoreVolumeResult
+	require.NoError(t, run.Get(t.Context(), &result))
+	require.Equal(t, []string{"scaled down and up again: Deployment db"}, result.Notes)
+	requireSame(t, want, v)
+	awaitPods()
+	requireFailure(t, settle(t, s, v, true), backup.InvalidInput, "is used by db-", "Scale down what they belong to")
+	run, err = s.SettleRestore(t.Context(), workflows.SettleRestoreInput{Namespace: v.Namespace, Claim: v.Claim, Undo: true, ScaleDown: true})
+	require.NoError(t, err)
+	require.NoError(t, run.Get(t.Context(), nil))
+	requireSame(t, before, v)
+	awaitPods()
+	out, err := s.Run(t.Context(), "kubectl", "-n", s.Namespace, "get", "deployment", "db", "-o", "jsonpath={.metadata.annotations}")
+	require.NoError(t, err)
+	require.NotContains(t, out, backup.AnnotationScaledDown)
 }
 
 // lastFailure is why an activity of a run is tried again.

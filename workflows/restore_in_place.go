@@ -19,6 +19,13 @@ func (r *restoreRun) inPlace(ctx workflow.Context) error {
 	if err := r.decideInPlace(ctx); err != nil {
 		return err
 	}
+	if r.in.ScaleDown {
+		defer r.scaleUp(ctx)
+		r.report.step("scaling down what uses the claim")
+		if err := scaleDown(ctx, r.in.To()); err != nil {
+			return err
+		}
+	}
 	defer r.goBack(ctx)
 	if err := r.write(ctx); err != nil {
 		return err
@@ -28,7 +35,7 @@ func (r *restoreRun) inPlace(ctx workflow.Context) error {
 
 func (r *restoreRun) decideInPlace(ctx workflow.Context) error {
 	r.report.step("planning the volume")
-	in := activities.PlanInPlaceInput{Backup: r.result.Backup, To: r.in.To()}
+	in := activities.PlanInPlaceInput{Backup: r.result.Backup, To: r.in.To(), Used: r.in.ScaleDown}
 	ctx = workflow.WithActivityOptions(ctx, apiCall("claim "+in.To.String()))
 	if err := workflow.ExecuteActivity(ctx, control.PlanInPlace, in).Get(ctx, &r.plan); err != nil {
 		return err
@@ -76,9 +83,23 @@ func (r *restoreRun) goBack(ctx workflow.Context) {
 	if err := settle(ctx, r.onVolume(), r.result.Node != ""); err != nil {
 		r.note(ctx, fmt.Sprintf("%s may hold neither what it held nor the backup: %s. Go back with `ammonite restore %s --undo`, which is possible until that is done",
 			r.in.To(), reason(err), r.in.To()))
+		r.broken = true
 		return
 	}
 	r.result.RolledBack = r.result.Node != ""
+}
+
+// scaleUp lets the pods come back, unless what they would meet is neither the one nor the
+// other.
+func (r *restoreRun) scaleUp(ctx workflow.Context) {
+	if r.broken {
+		r.note(ctx, "what was scaled down stays so; --undo with --scale-down scales it up again")
+		return
+	}
+	r.report.step("scaling up what uses the claim")
+	if note := scaleUp(ctx, r.in.To()); note != "" {
+		r.note(ctx, note)
+	}
 }
 
 // settle gives up the way back from a restore in place, or goes it first.

@@ -45,7 +45,15 @@ func (w *restoreWorld) inPlace() {
 		"RollBack":   undo("RollBack", func() {}),
 		"RemoveUndo": undo("RemoveUndo", func() { w.remove("way back") }),
 		"FindUndo": func(ctx context.Context, in activities.FindUndoInput) (activities.FoundUndo, error) {
-			return activities.FoundUndo{Target: image, Undo: backup.Undo{Run: "earlier"}}, w.begin(ctx, "FindUndo")
+			return activities.FoundUndo{Target: image, Undo: backup.Undo{Run: "earlier", Until: w.kept}}, w.begin(ctx, "FindUndo")
+		},
+		"ScaleDown": func(ctx context.Context, _ backup.Claim) ([]string, error) {
+			w.make("no pods")
+			return []string{"Deployment db"}, w.begin(ctx, "ScaleDown")
+		},
+		"ScaleUp": func(ctx context.Context, _ backup.Claim) ([]string, error) {
+			w.remove("no pods")
+			return []string{"Deployment db"}, w.begin(ctx, "ScaleUp")
 		},
 	} {
 		w.env.RegisterActivityWithOptions(does, activity.RegisterOptions{Name: name})
@@ -156,4 +164,64 @@ func TestSettleRestore(t *testing.T) {
 	w.env.ExecuteWorkflow(workflows.SettleRestore, workflows.SettleRestoreInput{Namespace: "shop", Claim: "data", Undo: true})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(w.env.GetWorkflowError()))
 	require.Equal(t, []string{"FindUndo"}, w.calls)
+}
+
+// The pods come back whatever becomes of the restore, unless the volume is not whole.
+func TestRestoreInPlaceScalesDownAndUp(t *testing.T) {
+	in := inPlaceInput
+	in.ScaleDown = true
+	w := newRestoreWorld(t)
+	w.found.Kind = backup.KindRBDBlock
+	result, err := w.restore(t, in)
+	require.NoError(t, err)
+	require.Equal(t, []string{"FindBackup", "PlanInPlace", "ScaleDown", "TakeUndo", "HoldSlot", "Restore", "Unmap", "KeepUndo", "ScaleUp"}, w.calls)
+	require.Equal(t, []string{"scaled down and up again: Deployment db"}, result.Notes)
+
+	for _, step := range []string{"ScaleDown", "TakeUndo", "Restore"} {
+		w := newRestoreWorld(t)
+		w.expect(step, fails(backup.InvalidInput, true))
+		_, err := w.restore(t, in)
+		require.Error(t, err)
+		require.Equal(t, "ScaleUp", w.calls[len(w.calls)-1])
+	}
+	w = newRestoreWorld(t)
+	w.expect("Restore", func(context.Context) error { w.env.CancelWorkflow(); return nil })
+	_, err = w.restore(t, in)
+	require.True(t, temporal.IsCanceledError(err), "%v", err)
+	require.Equal(t, []string{"RollBack", "RemoveUndo", "ScaleUp"}, w.calls[len(w.calls)-3:])
+
+	w = newRestoreWorld(t)
+	w.expect("Restore", fails(backup.InvalidInput, true))
+	w.expect("RollBack", fails(backup.VolumeGone, true))
+	w.env.ExecuteWorkflow(workflows.RestoreVolume, in)
+	require.Error(t, w.env.GetWorkflowError())
+	require.Zero(t, w.called("ScaleUp"))
+	require.Equal(t, []string{"no pods", "way back"}, w.leftovers())
+}
+
+func TestSettleRestoreScalesDownAndUp(t *testing.T) {
+	in := workflows.SettleRestoreInput{Namespace: "shop", Claim: "data", Undo: true, ScaleDown: true}
+	w := newRestoreWorld(t)
+	w.env.ExecuteWorkflow(workflows.SettleRestore, in)
+	require.NoError(t, w.env.GetWorkflowError())
+	require.Equal(t, []string{"FindUndo", "ScaleDown", "RollBack", "RemoveUndo", "ScaleUp"}, w.calls)
+
+	w = newRestoreWorld(t)
+	w.expect("RollBack", fails(backup.VolumeGone, true))
+	w.env.ExecuteWorkflow(workflows.SettleRestore, in)
+	require.Error(t, w.env.GetWorkflowError())
+	require.Zero(t, w.called("ScaleUp"))
+
+	for _, until := range []time.Time{{}, snapshotTime} {
+		w = newRestoreWorld(t)
+		w.kept = until
+		w.expect("ScaleDown", fails(backup.InvalidInput, true))
+		w.env.ExecuteWorkflow(workflows.SettleRestore, in)
+		require.Error(t, w.env.GetWorkflowError())
+		require.Equal(t, !until.IsZero(), w.called("ScaleUp") == 1, "what is half restored is for nobody")
+	}
+	in.Undo = false
+	w = newRestoreWorld(t)
+	w.env.ExecuteWorkflow(workflows.SettleRestore, in)
+	require.Equal(t, backup.InvalidInput, activities.ClassOf(w.env.GetWorkflowError()))
 }

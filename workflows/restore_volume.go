@@ -52,6 +52,9 @@ type RestoreVolumeInput struct {
 	// The restore can be undone for as long as UndoFor says.
 	InPlace bool            `json:"inPlace,omitempty"`
 	UndoFor backup.Duration `json:"undoFor,omitempty"`
+	// ScaleDown ends the pods that use the claim, by scaling down what they belong to, and
+	// scales it up again.
+	ScaleDown bool `json:"scaleDown,omitempty"`
 }
 
 // To is the claim that is made.
@@ -75,6 +78,8 @@ func (in RestoreVolumeInput) Validate() error {
 		return backup.Fail(backup.InvalidInput, "both what to include and what to exclude is given", "Give one of them.", nil)
 	}
 	switch {
+	case !in.InPlace && in.ScaleDown:
+		return backup.Fail(backup.InvalidInput, "no pods use a claim that is still to be made", "Leave out to scale them down.", nil)
 	case !in.InPlace && in.UndoFor != 0:
 		return backup.Fail(backup.InvalidInput, "only a restore in place can be undone", "Leave out how long.", nil)
 	case in.InPlace && (in.StorageClass != "" || in.SizeBytes > 0 || in.Bare):
@@ -169,6 +174,8 @@ type restoreRun struct {
 	result RestoreVolumeResult
 	// given says that the image is the claim's, or the restore in place complete.
 	given bool
+	// broken says that a volume in place could not be made what it was.
+	broken bool
 }
 
 func newRestoreRun(ctx workflow.Context, in RestoreVolumeInput) *restoreRun {

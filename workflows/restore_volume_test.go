@@ -25,6 +25,8 @@ type restoreWorld struct {
 	made bool
 	// until is what the last step in place was told.
 	until time.Time
+	// kept is how long there is a way back from an earlier restore.
+	kept time.Time
 }
 
 func newRestoreWorld(t *testing.T) *restoreWorld {

@@ -70,6 +70,9 @@ const (
 	// which backup. AnnotationRestoreRun is by which run.
 	AnnotationRestoredFrom = "restored-from"
 	AnnotationRestoreRun   = "restore-run"
+	// AnnotationScaledDown is on a Deployment, StatefulSet or ReplicaSet that was scaled down
+	// for a restore: for which claim, and what it was before.
+	AnnotationScaledDown = "scaled-down"
 	// AnnotationFailures is on the PersistentVolume: how many attempts failed
 	// since the last good backup.
 	AnnotationFailures = "failures"

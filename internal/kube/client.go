@@ -130,7 +130,7 @@ func explain(doing string, err error) error {
 		// The API's message names user, verb and resource.
 		return fmt.Errorf("%s: %w. Grant the permission: control workers need get, list and watch on namespaces, "+
 			"get, list, watch and patch on persistentvolumeclaims and persistentvolumes, and create on events; to restore, also "+
-			"get and list on storageclasses, create and delete on persistentvolumeclaims and persistentvolumes, and list on pods; "+
+			"get and list on storageclasses, create and delete on persistentvolumeclaims and persistentvolumes, list on pods, and get, list and patch on deployments, statefulsets and replicasets; "+
 			"the command line needs get and list", doing, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: %w. The credentials in the kubeconfig or ServiceAccount are not valid any more", doing, err)

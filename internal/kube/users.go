@@ -6,22 +6,29 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/pager"
-
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/pager"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
 // Users returns the names of the pods that use a claim, or are about to: all but those that
 // have ended.
-func (c *Client) Users(ctx context.Context, claim backup.Claim) (pods []string, err error) {
+func (c *Client) Users(ctx context.Context, claim backup.Claim) (names []string, err error) {
+	pods, err := c.using(ctx, claim)
+	for _, pod := range pods {
+		names = append(names, pod.Name)
+	}
+	return names, err
+}
+
+func (c *Client) using(ctx context.Context, claim backup.Claim) (pods []*corev1.Pod, err error) {
 	pages := pager.New(func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		return c.api.CoreV1().Pods(claim.Namespace).List(ctx, o)
 	})
 	err = pages.EachListItem(ctx, metav1.ListOptions{}, func(item runtime.Object) error {
 		if pod, ok := item.(*corev1.Pod); ok && uses(pod, claim.Name) {
-			pods = append(pods, pod.Name)
+			pods = append(pods, pod)
 		}
 		return nil
 	})
