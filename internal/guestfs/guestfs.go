@@ -78,9 +78,11 @@ func (p Program) Mount(ctx context.Context, run command.Runner, image, target st
 	defer func() { read.Close(); write.Close() }()
 	talk.begin()
 	_, err = run.Run(ctx, command.Command{
-		Name: fish,
+		// The virtual machine, which is a process in the same group, ends by the signal that
+		// stops a program. guestfish then ends too, and takes away its temporary files.
+		Name: "env",
 		// The format is never guessed: a tenant decides what a disk begins with.
-		Args:   []string{"--ro", "--format=qcow2", "--add", image},
+		Args:   []string{"--ignore-signal=INT", fish, "--ro", "--format=qcow2", "--add", image},
 		Env:    p.Env,
 		Stdin:  read,
 		OnLine: talk.hear,

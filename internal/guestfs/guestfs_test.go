@@ -68,7 +68,7 @@ func TestFilesystemsAreMountedEachByItself(t *testing.T) {
 		`-rmmountpoint "/sda2"`,
 		`mount-local "/mnt/a \x22b\x22" readonly:true "options\x3aro,nosuid,nodev"`, `echo "-- served"`, "mount-local-run", "exit",
 	}, f.heard)
-	require.Equal(t, []string{"--ro", "--format=qcow2", "--add", "/stage/disk.qcow2"}, f.command.Args)
+	require.Equal(t, []string{"--ignore-signal=INT", "guestfish", "--ro", "--format=qcow2", "--add", "/stage/disk.qcow2"}, f.command.Args)
 	require.Equal(t, []string{"LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg"}, f.command.Env)
 }
 
