@@ -61,6 +61,9 @@ func theShelfOf(t *testing.T) *shelf {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
 	code := m.Run()
 	if theShelf.dir != "" {
 		os.RemoveAll(theShelf.dir)

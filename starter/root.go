@@ -37,7 +37,7 @@ func newRootCommand(s surroundings) *cobra.Command {
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s), newListCommand(s), newFindCommand(s), newDiffCommand(s), newCatCommand(s), newRestoreCommand(s),
+	root.AddCommand(newBackupCommand(s), newStatusCommand(s), newExplainCommand(s), newPlanCommand(s), newRunsCommand(s), newSchedulesCommand(s), newSnapshotsCommand(s), newListCommand(s), newFindCommand(s), newDiffCommand(s), newCatCommand(s), newMountCommand(s), newRestoreCommand(s),
 		newRepositoriesCommand(s), newRetainCommand(s), newHoldCommand(s), newReleaseCommand(s), newPruneCommand(s), newVerifyCommand(s), newReconcileCommand(s), newVersionCommand(s))
 	return root
 }
