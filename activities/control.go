@@ -36,6 +36,7 @@ type Ceph interface {
 	EnsureUndo(ctx context.Context, image backup.Image, run string) error
 	KeepUndo(ctx context.Context, image backup.Image, run string, until time.Time) error
 	RollBack(ctx context.Context, image backup.Image, run string) error
+	CheckUnopened(ctx context.Context, image backup.Image, besides int) error
 	EnsureUndoAbsent(ctx context.Context, image backup.Image, run string) error
 	Undos(ctx context.Context, image backup.Image) ([]backup.Undo, error)
 	AllUndos(ctx context.Context) ([]backup.KeptUndo, error)

@@ -21,9 +21,8 @@ type PlanInPlaceInput struct {
 
 // PlanInPlace finds the volume that a restore in place writes. It only reads.
 //
-// Final failures: InvalidInput when pods use the claim, the volume is too small or of
-// another kind, or has the way back from an earlier restore; VolumeGone and
-// VolumeUnsupported as for a backup.
+// Final failures: InvalidInput when pods use the claim, or the volume is too small or of
+// another kind; VolumeGone and VolumeUnsupported as for a backup.
 func (c *Control) PlanInPlace(ctx context.Context, in PlanInPlaceInput) (RestorePlan, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
@@ -117,6 +116,8 @@ type InPlaceInput struct {
 	// of a restore that is complete.
 	From  string    `json:"from,omitempty"`
 	Until time.Time `json:"until,omitzero"`
+	// Mapped says that the node has the volume open already.
+	Mapped bool `json:"mapped,omitempty"`
 }
 
 // TakeUndo takes the snapshot by which the restore can be undone, before anything is
@@ -130,6 +131,23 @@ func (c *Control) TakeUndo(ctx context.Context, in InPlaceInput) error {
 			return err
 		}
 		return cluster.EnsureUndo(ctx, in.Target.Image, in.Run)
+	})
+}
+
+// CheckAlone makes sure, right before the volume is written, that no pod has begun to use
+// it meanwhile, which is an InvalidInput failure, and that nobody but the node has it open,
+// which is a NotReadyYet one. From then on, that the node has it open keeps ceph-csi from
+// giving it to a pod.
+func (c *Control) CheckAlone(ctx context.Context, in InPlaceInput) error {
+	return c.onVolume(ctx, in, func(ctx context.Context, cluster Ceph) error {
+		if err := c.unused(ctx, in.Target.Claim); err != nil {
+			return err
+		}
+		besides := 0
+		if in.Mapped {
+			besides = 1
+		}
+		return cluster.CheckUnopened(ctx, in.Target.Image, besides)
 	})
 }
 
@@ -283,7 +301,8 @@ func (c *Control) expire(ctx context.Context, cluster Ceph, kept backup.KeptUndo
 		return err
 	}
 	if !in.DryRun {
-		if err := cluster.EnsureUndoAbsent(ctx, kept.Image, u.Run); err != nil {
+		// Also in the trash.
+		if err := cluster.EnsureSnapshotAbsent(ctx, backup.Source{Image: kept.Image}, u.Name); err != nil {
 			return err
 		}
 	}

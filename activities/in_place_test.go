@@ -13,11 +13,11 @@ import (
 
 func (a *apis) AllUndos(context.Context) ([]backup.KeptUndo, error) { return a.undos, a.trouble }
 
-func (a *apis) EnsureUndoAbsent(_ context.Context, _ backup.Image, run string) error {
-	if run == "held" {
+func (a *apis) EnsureSnapshotAbsent(_ context.Context, _ backup.Source, name string) error {
+	if name == "undo-held" {
 		return errors.New("it is open")
 	}
-	a.removed = append(a.removed, run)
+	a.removed = append(a.removed, name)
 	return nil
 }
 
@@ -49,7 +49,7 @@ func TestExpireUndos(t *testing.T) {
 			require.Equal(t, []string{"pool p does not answer"}, result.Left)
 			continue
 		}
-		require.Equal(t, []string{"over"}, a.removed)
+		require.Equal(t, []string{"undo-over"}, a.removed)
 		require.Equal(t, []string{over}, result.Removed)
 		require.Equal(t, []string{"pool p does not answer", "rbd/csi-vol-1@undo-held: it is open"}, result.Left)
 	}

@@ -166,11 +166,11 @@ var inPlaceKinds = []faultKind{
 	{
 		"in-place-rbd-fs", newReplacedFilesystem,
 		[]string{"HoldSlot", "Map", "Fsck", "Mount", "Restore", "Unmount", "CheckFilesystem", "Unmap"},
-		[]string{"FindBackup", "PlanInPlace", "TakeUndo", "KeepUndo"}, 3,
+		[]string{"FindBackup", "PlanInPlace", "TakeUndo", "CheckAlone", "KeepUndo"}, 3,
 	},
 	{
 		"in-place-rbd-block", newReplacedDisk,
-		[]string{"HoldSlot", "Restore", "Unmap"}, []string{"PlanInPlace", "TakeUndo", "KeepUndo"}, 2,
+		[]string{"HoldSlot", "Restore", "Unmap"}, []string{"PlanInPlace", "TakeUndo", "CheckAlone", "KeepUndo"}, 2,
 	},
 }
 

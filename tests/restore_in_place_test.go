@@ -330,6 +330,44 @@ func lastFailure(t *testing.T, s *system.System, run client.WorkflowRun, activit
 	return ""
 }
 
+// TestRestoreInPlaceLeavesWhatIsInUse has a pod begin to use the volume while the restore
+// waits for a slot: what it has written stays.
+func TestRestoreInPlaceLeavesWhatIsInUse(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	_, nodes := start(t, s, 1)
+	v, err := s.CreateVolume(t.Context(), lab.VolumeSpec{
+		Namespace: s.Namespace, Claim: "disk", Block: true, Size: 32 << 20, Populate: func(device string) error { return writeDisk(device, 8<<20) },
+	})
+	require.NoError(t, err)
+	backUp(t, s, v.Namespace, v.Claim)
+	stop(t, nodes[0])
+	run, err := s.StartRestore(t.Context(), inPlace(v))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		snapshots, err := v.Snapshots(t.Context())
+		return err == nil && len(snapshots) == 1
+	}, patience, 100*time.Millisecond)
+	require.NoError(t, s.Apply(t.Context(), podUsing(v)))
+	require.NoError(t, s.ChangeDisk(t.Context(), v, "write -P 7 0 1M"))
+	want := export(t, v)
+	require.NoError(t, nodes[0].Start(t.Context()))
+	requireFailure(t, run, backup.InvalidInput, "is used by writer", "Scale down what they belong to")
+	requireSame(t, want, v)
+	requireNothingLeft(t, s)
+}
+
+// podUsing is a pod that uses the claim of a volume.
+func podUsing(v *lab.Volume) map[string]any {
+	return map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "writer", "namespace": v.Namespace},
+		"spec": map[string]any{
+			"containers": []any{map[string]any{"name": "writer", "image": "none"}},
+			"volumes":    []any{map[string]any{"name": "disk", "persistentVolumeClaim": map[string]any{"claimName": v.Claim}}},
+		},
+	}
+}
+
 // TestRestoreInPlaceRefuses requires of each restore in place that cannot be a clear,
 // final error that says what to do, and that the volume is as it was.
 func TestRestoreInPlaceRefuses(t *testing.T) {
@@ -346,13 +384,7 @@ func TestRestoreInPlaceRefuses(t *testing.T) {
 	require.NoError(t, err)
 	used, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: "used", Block: true, Size: 32 << 20})
 	require.NoError(t, err)
-	require.NoError(t, s.Apply(t.Context(), map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "writer", "namespace": s.Namespace},
-		"spec": map[string]any{
-			"containers": []any{map[string]any{"name": "writer", "image": "none"}},
-			"volumes":    []any{map[string]any{"name": "disk", "persistentVolumeClaim": map[string]any{"claimName": used.Claim}}},
-		},
-	}))
+	require.NoError(t, s.Apply(t.Context(), podUsing(used)))
 	unlocked, err := s.CreateVolume(t.Context(), lab.VolumeSpec{Namespace: s.Namespace, Claim: "unlocked", Block: true, Size: 32 << 20})
 	require.NoError(t, err)
 	_, err = unlocked.Ceph.Run(t.Context(), "rbd", "feature", "disable", unlocked.Spec(), "object-map", "exclusive-lock")

@@ -68,6 +68,9 @@ func (a *restoreAttempt) input() activities.StepInput {
 // work writes the disk, or makes a filesystem, fills it and checks it.
 func (a *restoreAttempt) work(ctx workflow.Context) error {
 	if !a.target().Kind.Mounted() {
+		if err := a.begin(ctx); err != nil {
+			return err
+		}
 		return a.restore(ctx)
 	}
 	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Image.String(), a.heartbeat))
@@ -77,13 +80,22 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 		ctx      workflow.Context
 		activity any
 	}
+	do := func(s step) error {
+		a.run.report.step(s.what)
+		return workflow.ExecuteActivity(s.ctx, s.activity, a.input()).Get(ctx, nil)
+	}
 	filesystem := step{"making the filesystem", long, node.Format}
 	if a.run.in.InPlace {
 		filesystem = step{"repairing the filesystem", long, node.Fsck}
 	}
-	for _, s := range []step{{"mapping the image", quick, node.Map}, filesystem, {"mounting the filesystem", quick, node.Mount}} {
-		a.run.report.step(s.what)
-		if err := workflow.ExecuteActivity(s.ctx, s.activity, a.input()).Get(ctx, nil); err != nil {
+	if err := do(step{"mapping the image", quick, node.Map}); err != nil {
+		return err
+	}
+	if err := a.begin(ctx); err != nil {
+		return err
+	}
+	for _, s := range []step{filesystem, {"mounting the filesystem", quick, node.Mount}} {
+		if err := do(s); err != nil {
 			return err
 		}
 	}
@@ -99,6 +111,24 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 		return err
 	}
 	a.run.result.Checked = true
+	return nil
+}
+
+// begin is right before the first change of what is written. In place, it makes sure that
+// nobody else has begun to use it.
+func (a *restoreAttempt) begin(ctx workflow.Context) error {
+	r := a.run
+	if !r.in.InPlace {
+		return nil
+	}
+	r.report.step("making sure that nobody uses the volume")
+	in := r.onVolume()
+	in.Mapped = a.target().Kind.Mounted()
+	ctx = workflow.WithActivityOptions(ctx, apiCall("claim "+r.in.To().String()))
+	if err := workflow.ExecuteActivity(ctx, control.CheckAlone, in).Get(ctx, nil); err != nil {
+		return err
+	}
+	r.written = true
 	return nil
 }
 

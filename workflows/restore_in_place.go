@@ -77,16 +77,17 @@ func (r *restoreRun) goBack(ctx workflow.Context) {
 	}
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
-	if r.result.Node != "" {
+	if r.written {
 		r.report.step("going back to what the volume held")
 	}
-	if err := settle(ctx, r.onVolume(), r.result.Node != ""); err != nil {
+	// What somebody else has begun to use meanwhile, instead of this run, is not rolled back.
+	if err := settle(ctx, r.onVolume(), r.written); err != nil {
 		r.note(ctx, fmt.Sprintf("%s may hold neither what it held nor the backup: %s. Go back with `ammonite restore %s --undo`, which is possible until that is done",
 			r.in.To(), reason(err), r.in.To()))
 		r.broken = true
 		return
 	}
-	r.result.RolledBack = r.result.Node != ""
+	r.result.RolledBack = r.written
 }
 
 // scaleUp lets the pods come back, unless what they would meet is neither the one nor the

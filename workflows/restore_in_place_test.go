@@ -42,6 +42,7 @@ func (w *restoreWorld) inPlace() {
 		},
 		"TakeUndo":   undo("TakeUndo", func() { w.make("way back") }),
 		"KeepUndo":   undo("KeepUndo", func() { w.remove("way back") }),
+		"CheckAlone": undo("CheckAlone", func() {}),
 		"RollBack":   undo("RollBack", func() {}),
 		"RemoveUndo": undo("RemoveUndo", func() { w.remove("way back") }),
 		"FindUndo": func(ctx context.Context, in activities.FindUndoInput) (activities.FoundUndo, error) {
@@ -68,7 +69,7 @@ func TestRestoreInPlaceKeepsTheWayBack(t *testing.T) {
 	result, err := w.restore(t, inPlaceInput)
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"FindBackup", "PlanInPlace", "TakeUndo", "HoldSlot", "Map", "Fsck", "Mount", "Restore", "Unmount", "CheckFilesystem",
+		"FindBackup", "PlanInPlace", "TakeUndo", "HoldSlot", "Map", "CheckAlone", "Fsck", "Mount", "Restore", "Unmount", "CheckFilesystem",
 		"Unmount", "Unmap", "KeepUndo",
 	}, w.calls)
 	require.Equal(t, workflows.OutcomeSucceeded, result.Outcome)
@@ -83,7 +84,7 @@ func TestRestoreInPlaceKeepsTheWayBack(t *testing.T) {
 	begun = w.env.Now()
 	result, err = w.restore(t, in)
 	require.NoError(t, err)
-	require.Equal(t, []string{"FindBackup", "PlanInPlace", "TakeUndo", "HoldSlot", "Restore", "Unmap", "KeepUndo"}, w.calls)
+	require.Equal(t, []string{"FindBackup", "PlanInPlace", "TakeUndo", "HoldSlot", "CheckAlone", "Restore", "Unmap", "KeepUndo"}, w.calls)
 	require.WithinDuration(t, begun.Add(time.Hour), *result.UndoUntil, time.Minute)
 }
 
@@ -104,7 +105,7 @@ func TestRestoreInPlaceGoesOnWhereverTheNodeIsLost(t *testing.T) {
 // Whatever ends a restore before it is complete, the volume is what it was.
 func TestRestoreInPlaceGoesBackWhenItFails(t *testing.T) {
 	for step, class := range map[string]backup.Class{
-		"PlanInPlace": backup.InvalidInput, "TakeUndo": backup.InvalidInput, "Fsck": backup.FilesystemDamaged,
+		"PlanInPlace": backup.InvalidInput, "TakeUndo": backup.InvalidInput, "CheckAlone": backup.InvalidInput, "Fsck": backup.FilesystemDamaged,
 		"Restore": backup.RepositoryAuth, "CheckFilesystem": backup.FilesystemDamaged, "KeepUndo": backup.VolumeGone,
 	} {
 		for name, trouble := range map[string]func(w *restoreWorld) func(context.Context) error{
@@ -123,7 +124,7 @@ func TestRestoreInPlaceGoesBackWhenItFails(t *testing.T) {
 					return
 				}
 				require.Error(t, err)
-				written := step != "PlanInPlace" && step != "TakeUndo"
+				written := step != "PlanInPlace" && step != "TakeUndo" && step != "CheckAlone"
 				require.Equal(t, written, w.called("RollBack") == 1)
 				require.Equal(t, step != "PlanInPlace", w.called("RemoveUndo") == 1)
 			})
@@ -174,7 +175,7 @@ func TestRestoreInPlaceScalesDownAndUp(t *testing.T) {
 	w.found.Kind = backup.KindRBDBlock
 	result, err := w.restore(t, in)
 	require.NoError(t, err)
-	require.Equal(t, []string{"FindBackup", "PlanInPlace", "ScaleDown", "TakeUndo", "HoldSlot", "Restore", "Unmap", "KeepUndo", "ScaleUp"}, w.calls)
+	require.Equal(t, []string{"FindBackup", "PlanInPlace", "ScaleDown", "TakeUndo", "HoldSlot", "CheckAlone", "Restore", "Unmap", "KeepUndo", "ScaleUp"}, w.calls)
 	require.Equal(t, []string{"scaled down and up again: Deployment db"}, result.Notes)
 
 	for _, step := range []string{"ScaleDown", "TakeUndo", "Restore"} {

@@ -174,8 +174,9 @@ type restoreRun struct {
 	result RestoreVolumeResult
 	// given says that the image is the claim's, or the restore in place complete.
 	given bool
-	// broken says that a volume in place could not be made what it was.
-	broken bool
+	// written says that a volume in place may not be what it was any more, and broken
+	// that it could not be made that again.
+	written, broken bool
 }
 
 func newRestoreRun(ctx workflow.Context, in RestoreVolumeInput) *restoreRun {

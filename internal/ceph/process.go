@@ -236,6 +236,12 @@ func (p *Process) RollBack(ctx context.Context, image backup.Image, run string) 
 	return err
 }
 
+// CheckUnopened is Cluster.CheckUnopened.
+func (p *Process) CheckUnopened(ctx context.Context, image backup.Image, besides int) error {
+	_, err := remote[bool](ctx, p, "CheckUnopened", Call{Image: image, Count: besides})
+	return err
+}
+
 // EnsureUndoAbsent is Cluster.EnsureUndoAbsent.
 func (p *Process) EnsureUndoAbsent(ctx context.Context, image backup.Image, run string) error {
 	_, err := remote[bool](ctx, p, "EnsureUndoAbsent", Call{Image: image, Name: run})

@@ -19,6 +19,7 @@ type Call struct {
 	Metadata map[string]string
 	// Target is what a restore makes.
 	Target backup.Target
+	Count  int
 	// Until is how long something is kept.
 	Until time.Time
 	// Predecessor is a remnant.
@@ -98,6 +99,12 @@ func (s *Service) KeepUndo(c Call, a *Answer[bool]) error {
 // RollBack answers Process.RollBack.
 func (s *Service) RollBack(c Call, a *Answer[bool]) error {
 	a.Failed = backup.MessageOf(s.cluster.RollBack(unbounded, c.Image, c.Name))
+	return nil
+}
+
+// CheckUnopened answers Process.CheckUnopened.
+func (s *Service) CheckUnopened(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.CheckUnopened(unbounded, c.Image, c.Count))
 	return nil
 }
 

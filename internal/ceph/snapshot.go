@@ -51,7 +51,7 @@ func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source,
 
 // atRest returns a NotReadyYet failure for an image that a restore in place writes into.
 func atRest(pool *rados.IOContext, image backup.Image) error {
-	undos, err := undosOf(pool, image.Name)
+	undos, err := undosOf(pool, image.Name, reading)
 	for _, u := range undos {
 		if u.Until.IsZero() {
 			return backup.Fail(backup.NotReadyYet, fmt.Sprintf("%s is being restored in place (run %s)", image, u.Run),

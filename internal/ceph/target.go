@@ -136,13 +136,16 @@ func orderOf(objectSize uint64) (order uint64, err error) {
 
 // unopened returns a NotReadyYet failure that says who has the image open, if anybody has.
 func unopened(pool *rados.IOContext, image backup.Image) error {
-	return inImage(pool, image.Name, reading, func(i *rbd.Image) error {
-		watchers, err := i.ListWatchers()
-		if err == nil && len(watchers) > 0 {
-			err = stillOpen(pool, image, nil)
-		}
-		return err
-	})
+	return inImage(pool, image.Name, reading, func(i *rbd.Image) error { return atMost(0, i, pool, image) })
+}
+
+// atMost returns that failure if more than so many clients have the image open for writing.
+func atMost(count int, i *rbd.Image, pool *rados.IOContext, image backup.Image) error {
+	watchers, err := i.ListWatchers()
+	if err == nil && len(watchers) > count {
+		err = stillOpen(pool, image, nil)
+	}
+	return err
 }
 
 // GiveTarget gives the image of a restore its final name, after which it is no longer

@@ -19,14 +19,15 @@ import (
 func (c *Cluster) Undos(ctx context.Context, image backup.Image) ([]backup.Undo, error) {
 	return read(ctx, c, func(conn *rados.Conn) (found []backup.Undo, err error) {
 		err = inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) (err error) {
-			found, err = undosOf(pool, image.Name)
+			found, err = undosOf(pool, image.Name, reading)
 			return err
 		})
 		return found, explain("looking for the snapshots of "+image.String(), err)
 	})
 }
 
-// AllUndos lists the ways back from restores in place in the cluster, with their images.
+// AllUndos lists the ways back from restores in place in the cluster, with their images,
+// also those in the trash.
 // Pools that the user may not look into are left out. An error says what else could not be
 // looked into, beside what was found.
 func (c *Cluster) AllUndos(ctx context.Context) ([]backup.KeptUndo, error) {
@@ -55,15 +56,15 @@ func (p place) undosOf(h header) (found []backup.KeptUndo, err error) {
 	if err != nil || !likely {
 		return nil, err
 	}
-	undos, err := undosOf(p.IOContext, h.name)
+	undos, err := undosOf(p.IOContext, h.id, readingTrashed)
 	for _, u := range undos {
 		found = append(found, backup.KeptUndo{Image: p.image(h.name), Undo: u})
 	}
 	return found, err
 }
 
-func undosOf(pool *rados.IOContext, image string) (found []backup.Undo, err error) {
-	err = inImage(pool, image, reading, func(i *rbd.Image) error {
+func undosOf(pool *rados.IOContext, image string, how access) (found []backup.Undo, err error) {
+	err = inImage(pool, image, how, func(i *rbd.Image) error {
 		list, err := i.GetSnapshotNames()
 		if err != nil {
 			return err
@@ -95,7 +96,7 @@ func undosOf(pool *rados.IOContext, image string) (found []backup.Undo, err erro
 func (c *Cluster) EnsureUndo(ctx context.Context, image backup.Image, run string) error {
 	return change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
-			undos, err := undosOf(pool, image.Name)
+			undos, err := undosOf(pool, image.Name, reading)
 			if err != nil {
 				return err
 			}
@@ -159,7 +160,7 @@ func (c *Cluster) KeepUndo(ctx context.Context, image backup.Image, run string, 
 // undoOf finds the way back from a run's restore; that there is none is a VolumeGone
 // failure.
 func undoOf(pool *rados.IOContext, image backup.Image, run string) (backup.Undo, error) {
-	undos, err := undosOf(pool, image.Name)
+	undos, err := undosOf(pool, image.Name, reading)
 	if err != nil {
 		return backup.Undo{}, err
 	}
@@ -188,12 +189,38 @@ func (c *Cluster) RollBack(ctx context.Context, image backup.Image, run string) 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return inImage(pool, image.Name, writing, func(i *rbd.Image) error {
-				return i.GetSnapshot(u.Name).Rollback()
-			})
+			return inImage(pool, image.Name, writing, func(i *rbd.Image) error { return rollBack(i, u.Name) })
 		})
 		return explain("rolling back "+image.String(), err)
 	})
+}
+
+// rollBack leaves an image as large as it is: somebody may have made its claim larger, and a
+// filesystem grows when it is mounted again.
+func rollBack(i *rbd.Image, snapshot string) error {
+	size, err := i.GetSize()
+	if err != nil {
+		return err
+	}
+	if err := i.GetSnapshot(snapshot).Rollback(); err != nil {
+		return err
+	}
+	if before, err := i.GetSize(); err != nil || before >= size {
+		return err
+	}
+	return i.Resize(size)
+}
+
+// CheckUnopened returns a NotReadyYet failure if more clients than besides have an image
+// open for writing.
+func (c *Cluster) CheckUnopened(ctx context.Context, image backup.Image, besides int) error {
+	_, err := read(ctx, c, func(conn *rados.Conn) (none struct{}, err error) {
+		err = inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
+			return inImage(pool, image.Name, reading, func(i *rbd.Image) error { return atMost(besides, i, pool, image) })
+		})
+		return none, explain("looking at who has "+image.String()+" open", err)
+	})
+	return err
 }
 
 // EnsureUndoAbsent removes the way back from a run's restore. That it or the image is gone

@@ -63,6 +63,8 @@ func TestUndoIsTheWayBack(t *testing.T) {
 		for _, change := range []error{s.EnsureUndo(t.Context(), image, run), s.RollBack(t.Context(), image, run)} {
 			require.Equal(t, backup.NotReadyYet, backup.ClassOf(change), "somebody still writes: %v", change)
 		}
+		require.NoError(t, s.CheckUnopened(t.Context(), image, 1))
+		require.Equal(t, backup.NotReadyYet, backup.ClassOf(s.CheckUnopened(t.Context(), image, 0)))
 		s.in(t, image.Pool, "", func(io *rados.IOContext) {
 			other, err := rbd.OpenImage(io, image.Name, rbd.NoSnapshot)
 			require.NoError(t, err)
@@ -71,11 +73,26 @@ func TestUndoIsTheWayBack(t *testing.T) {
 		})
 		require.NoError(t, w.Sync())
 		require.NoError(t, w.Close())
+		s.in(t, image.Pool, "", func(io *rados.IOContext) {
+			pod, err := rbd.OpenImage(io, image.Name, rbd.NoSnapshot)
+			require.NoError(t, err)
+			_, err = s.OpenVolume(t.Context(), image, run)
+			require.Equal(t, backup.NotReadyYet, backup.ClassOf(err), "a client that has it open goes on with it afterwards: %v", err)
+			require.NoError(t, pod.Resize(2*imageSize))
+			require.NoError(t, pod.Close())
+		})
 
 		for range 2 {
 			require.NoError(t, s.RollBack(t.Context(), image, run))
 		}
 		s.requireContent(t, image)
+		s.in(t, image.Pool, "", func(io *rados.IOContext) {
+			require.NoError(t, inImage(io, image.Name, reading, func(i *rbd.Image) error {
+				size, err := i.GetSize()
+				require.Equal(t, uint64(2*imageSize), size, "it stays as large as its claim")
+				return err
+			}))
+		})
 		until := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 		for range 2 {
 			require.NoError(t, s.KeepUndo(t.Context(), image, run, until))
@@ -100,6 +117,30 @@ func TestUndoIsTheWayBack(t *testing.T) {
 		require.Empty(t, undos)
 		require.Equal(t, backup.VolumeGone, backup.ClassOf(s.RollBack(t.Context(), image, run)))
 	}
+}
+
+// ceph-csi moves the image of a deleted claim to the trash, and cannot empty that while
+// there is a snapshot.
+func TestUndoInTheTrash(t *testing.T) {
+	s := newSite(t)
+	image, run := s.volume(t, "layering", "exclusive-lock"), uuid.NewString()
+	require.NoError(t, s.EnsureUndo(t.Context(), image, run))
+	s.in(t, image.Pool, "", func(io *rados.IOContext) { require.NoError(t, rbd.GetImage(io, image.Name).Trash(0)) })
+	kept := func() (found []backup.KeptUndo) {
+		all, err := s.AllUndos(t.Context())
+		require.NoError(t, err)
+		for _, k := range all {
+			if k.Undo.Run == run {
+				found = append(found, k)
+			}
+		}
+		return found
+	}
+	found := kept()
+	require.Len(t, found, 1)
+	require.Equal(t, image, found[0].Image)
+	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), backup.Source{Image: found[0].Image}, found[0].Undo.Name))
+	require.Empty(t, kept())
 }
 
 // Whoever cleans up after runs takes the way back from one for nothing of theirs.

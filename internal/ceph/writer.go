@@ -39,7 +39,8 @@ func (c *Cluster) OpenImage(ctx context.Context, image backup.Image) (*ImageWrit
 
 // OpenVolume opens the image of a volume for the restore in place of that run, whose way
 // back must be there, and keeps everybody else from writing to it for as long as it is
-// open. Otherwise it is like OpenImage.
+// open. That somebody else has it open is a NotReadyYet failure. Otherwise it is like
+// OpenImage.
 func (c *Cluster) OpenVolume(ctx context.Context, image backup.Image, run string) (*ImageWriter, error) {
 	return c.openImage(ctx, image, func(w *ImageWriter) error {
 		u, err := undoOf(w.pool, image, run)
@@ -53,7 +54,12 @@ func (c *Cluster) OpenVolume(ctx context.Context, image backup.Image, run string
 		if errno(err) == syscall.EROFS {
 			err = backup.Fail(backup.NotReadyYet, "another client holds the lock of "+image.String(), "It is tried again.", err)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		// One that has only given the lock away would go on with it afterwards, and with
+		// what it knows of the image.
+		return atMost(1, w.handle, w.pool, image)
 	})
 }
 
