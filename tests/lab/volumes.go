@@ -267,6 +267,20 @@ func (v *Volume) poolNumber(ctx context.Context) (int, error) {
 			return pool.ID, nil
 		}
 	}
+	// Only of pools that Ceph's manager has heard of: a cluster that has just come up
+	// knows more.
+	var all []struct {
+		Name string `json:"poolname"`
+		ID   int    `json:"poolnum"`
+	}
+	if err := v.Ceph.runJSON(ctx, &all, "ceph", "osd", "lspools", "--format", "json"); err != nil {
+		return 0, err
+	}
+	for _, pool := range all {
+		if pool.Name == v.Pool {
+			return pool.ID, nil
+		}
+	}
 	return 0, fmt.Errorf("there is no pool %s", v.Pool)
 }
 
