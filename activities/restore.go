@@ -139,8 +139,11 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 	}
 	for _, entry := range result.Failed {
 		if noRoom.MatchString(entry) {
-			return result, backup.Fail(backup.InvalidInput, fmt.Sprintf("the volume of %d bytes is too small for what is restored", in.Volume.SizeBytes),
-				"Restore to a larger one: to a new claim with --size.", nil)
+			remedy := "Restore to a larger one, with --size."
+			if in.InPlace {
+				remedy = "Make the claim larger, or restore to a new one."
+			}
+			return result, backup.Fail(backup.InvalidInput, fmt.Sprintf("the volume of %d bytes is too small for what is restored", in.Volume.SizeBytes), remedy, nil)
 		}
 	}
 	if result.FailedCount > 0 && mount.Readable(ctx, h.place, h.device) != nil {
