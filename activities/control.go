@@ -114,18 +114,8 @@ type Plan struct {
 func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
-	volume, err := c.Claims.Volume(ctx, claim)
+	volume, err := c.volume(ctx, claim)
 	if err != nil {
-		return Plan{}, toFailure(err)
-	}
-	cluster, err := c.Ceph(volume.ClusterID)
-	if err != nil {
-		return Plan{}, toFailure(err)
-	}
-	if volume, err = cluster.Inspect(ctx, volume); err != nil {
-		return Plan{}, toFailure(err)
-	}
-	if volume, err = volume.Readable(); err != nil {
 		return Plan{}, toFailure(err)
 	}
 	choice, err := c.place(ctx, volume.Claim)
@@ -137,6 +127,22 @@ func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error)
 		plan.ScratchPool = cmp.Or(c.ScratchPool, volume.Image.Pool)
 	}
 	return plan, nil
+}
+
+// volume is what stands behind a claim, as Kubernetes and Ceph tell it.
+func (c *Control) volume(ctx context.Context, claim backup.Claim) (backup.Volume, error) {
+	v, err := c.Claims.Volume(ctx, claim)
+	if err != nil {
+		return v, err
+	}
+	cluster, err := c.Ceph(v.ClusterID)
+	if err != nil {
+		return v, err
+	}
+	if v, err = cluster.Inspect(ctx, v); err != nil {
+		return v, err
+	}
+	return v.Readable()
 }
 
 // place decides where the backups of a claim go. Without rules nobody is asked.

@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -38,18 +37,8 @@ func (c *Control) PlanInPlace(ctx context.Context, in PlanInPlaceInput) (Restore
 
 // inPlace is the volume of a claim as a target.
 func (c *Control) inPlace(ctx context.Context, claim backup.Claim) (backup.Target, error) {
-	v, err := c.Claims.Volume(ctx, claim)
+	v, err := c.volume(ctx, claim)
 	if err != nil {
-		return backup.Target{}, err
-	}
-	cluster, err := c.Ceph(v.ClusterID)
-	if err != nil {
-		return backup.Target{}, err
-	}
-	if v, err = cluster.Inspect(ctx, v); err != nil {
-		return backup.Target{}, err
-	}
-	if v, err = v.Readable(); err != nil {
 		return backup.Target{}, err
 	}
 	if v.Kind == backup.KindCephFS {
@@ -71,41 +60,6 @@ func fits(b FoundBackup, t backup.Target) error {
 			"Make the claim larger, or restore to a new one.", nil)
 	}
 	return nil
-}
-
-// namedPods is how many pods a message names.
-const namedPods = 5
-
-// unused returns an InvalidInput failure that names the pods which use a claim, if any do.
-func (c *Control) unused(ctx context.Context, claim backup.Claim) error {
-	pods, err := c.Targets.Users(ctx, claim)
-	if err != nil || len(pods) == 0 {
-		return err
-	}
-	names := strings.Join(pods[:min(len(pods), namedPods)], ", ")
-	if more := len(pods) - namedPods; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	return backup.Fail(backup.InvalidInput, fmt.Sprintf("claim %s is used by %s", claim, names),
-		"Scale down what they belong to, or have it done with --scale-down, and start the restore again.", nil)
-}
-
-// ScaleDown scales down what the pods belong to that use a claim, and waits by NotReadyYet
-// failures until they have ended. A repeat goes on. Pods that belong to something else are
-// an InvalidInput failure, and nothing is scaled.
-func (c *Control) ScaleDown(ctx context.Context, claim backup.Claim) (scaled []string, err error) {
-	ctx, done := uninterrupted(ctx)
-	defer done()
-	scaled, err = c.Targets.ScaleDown(ctx, claim)
-	return scaled, toFailure(err)
-}
-
-// ScaleUp scales up again what ScaleDown has scaled down. A repeat finds nothing to do.
-func (c *Control) ScaleUp(ctx context.Context, claim backup.Claim) (scaled []string, err error) {
-	ctx, done := uninterrupted(ctx)
-	defer done()
-	scaled, err = c.Targets.ScaleUp(ctx, claim)
-	return scaled, toFailure(err)
 }
 
 // InPlaceInput says which run restores in place what.
@@ -189,123 +143,4 @@ func (c *Control) onVolume(ctx context.Context, in InPlaceInput, do func(ctx con
 		err = do(ctx, cluster)
 	}
 	return toFailure(err)
-}
-
-// FindUndoInput says what a person wants settled.
-type FindUndoInput struct {
-	Claim backup.Claim `json:"claim"`
-	// Back asks for the way back to be gone, rather than given up. Used says that pods may
-	// use the claim until then: they are ended before.
-	Back bool `json:"back,omitempty"`
-	Used bool `json:"used,omitempty"`
-}
-
-// FoundUndo is a restore in place that can be settled.
-type FoundUndo struct {
-	Target backup.Target `json:"target"`
-	Undo   backup.Undo   `json:"undo"`
-}
-
-// FindUndo finds the restore in place of a claim that is still to be settled. It only reads.
-//
-// Final failures: InvalidInput when there is none, when one that is not complete is to be
-// kept, or when pods use a claim that is to go back.
-func (c *Control) FindUndo(ctx context.Context, in FindUndoInput) (FoundUndo, error) {
-	ctx, done := uninterrupted(ctx)
-	defer done()
-	found, err := c.findUndo(ctx, in)
-	return found, toFailure(err)
-}
-
-func (c *Control) findUndo(ctx context.Context, in FindUndoInput) (found FoundUndo, err error) {
-	if found.Target, err = c.inPlace(ctx, in.Claim); err != nil {
-		return found, err
-	}
-	cluster, err := c.Ceph(found.Target.ClusterID)
-	if err != nil {
-		return found, err
-	}
-	undos, err := cluster.Undos(ctx, found.Target.Image)
-	if err != nil {
-		return found, err
-	}
-	if len(undos) == 0 {
-		return found, backup.Fail(backup.InvalidInput, fmt.Sprintf("there is no restore in place of %s to be settled", in.Claim),
-			"It was settled already, or its time is over.", nil)
-	}
-	found.Undo = undos[0]
-	if in.Back && in.Used {
-		return found, nil
-	}
-	if in.Back {
-		return found, c.unused(ctx, in.Claim)
-	}
-	if found.Undo.Until.IsZero() {
-		return found, backup.Fail(backup.InvalidInput, fmt.Sprintf("the restore in place of %s ended before it was complete", in.Claim),
-			"Go back with --undo, and restore again.", nil)
-	}
-	return found, nil
-}
-
-// ExpireUndosInput says where to look for ways back whose time is over.
-type ExpireUndosInput struct {
-	ClusterID string `json:"clusterID"`
-	// Now is Temporal's, and Grace how old a restore must be by then to be told of.
-	Now    time.Time       `json:"now"`
-	Grace  backup.Duration `json:"grace"`
-	DryRun bool            `json:"dryRun,omitempty"`
-}
-
-// ExpiredUndos is what ExpireUndos did.
-type ExpiredUndos struct {
-	Removed []string `json:"removed,omitempty"`
-	// Broken are those of restores that ended before they were complete, and Left what could
-	// not be removed.
-	Broken []string `json:"broken,omitempty"`
-	Left   []string `json:"left,omitempty"`
-}
-
-// ExpireUndos removes the ways back from restores in place whose time is over, or only
-// says which they are. Those of restores that are not complete stay, whatever became of
-// these: the volume needs them.
-func (c *Control) ExpireUndos(ctx context.Context, in ExpireUndosInput) (result ExpiredUndos, err error) {
-	ctx, done := uninterrupted(ctx)
-	defer done()
-	cluster, err := c.Ceph(in.ClusterID)
-	if err != nil {
-		return result, toFailure(err)
-	}
-	all, err := cluster.AllUndos(ctx)
-	if err != nil {
-		result.Left = append(result.Left, err.Error())
-	}
-	for _, kept := range all {
-		name := fmt.Sprintf("%s@%s", kept.Image, kept.Undo.Name)
-		if err := c.expire(ctx, cluster, kept, in, name, &result); err != nil {
-			result.Left = append(result.Left, name+": "+err.Error())
-		}
-	}
-	return result, nil
-}
-
-func (c *Control) expire(ctx context.Context, cluster Ceph, kept backup.KeptUndo, in ExpireUndosInput, name string, result *ExpiredUndos) error {
-	u := kept.Undo
-	switch {
-	case u.Until.IsZero() && u.Taken.After(in.Now.Add(-time.Duration(in.Grace))), u.Until.After(in.Now):
-		return nil
-	case u.Until.IsZero():
-		run, err := c.Runs.State(ctx, u.Run)
-		if err == nil && !run.Open {
-			result.Broken = append(result.Broken, name)
-		}
-		return err
-	}
-	if !in.DryRun {
-		// Also in the trash.
-		if err := cluster.EnsureSnapshotAbsent(ctx, backup.Source{Image: kept.Image}, u.Name); err != nil {
-			return err
-		}
-	}
-	result.Removed = append(result.Removed, name+": the time to undo the restore is over")
-	return nil
 }

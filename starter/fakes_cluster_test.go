@@ -113,7 +113,7 @@ func holds(condition string, info *workflowpb.WorkflowExecutionInfo) bool {
 	case fields[0] == "WorkflowId" && fields[1] == "STARTS_WITH":
 		return strings.HasPrefix(id, strings.Trim(fields[2], "'"))
 	}
-	return condition == "WorkflowType = 'BackupVolume'"
+	return condition == "WorkflowType IN ('BackupVolume')"
 }
 
 func (f *fakeTemporal) describeKnown(workflowID string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {

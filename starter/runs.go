@@ -108,21 +108,21 @@ func runRuns(ctx context.Context, s surroundings, o runsOptions) error {
 	return writeRuns(s.stdout, rows, s.now())
 }
 
-// work is a workflow that is for a claim.
+// work is what workflows do for a claim.
 type work struct {
-	workflow string
-	id       func(backup.Claim) string
+	workflows []string
+	id        func(backup.Claim) string
 }
 
 var (
-	backups  = work{workflows.BackupVolumeName, backup.WorkflowID}
-	restores = work{workflows.RestoreVolumeName, backup.RestoreID}
+	backups  = work{[]string{workflows.BackupVolumeName}, backup.WorkflowID}
+	restores = work{[]string{workflows.RestoreVolumeName, workflows.SettleRestoreName}, backup.RestoreID}
 )
 
 // runsQuery finds the runs of the selection. It goes by workflow ID, which
 // runs have from the start; search attributes come when a claim is resolved.
 func runsQuery(of work, in scope) string {
-	query := fmt.Sprintf("WorkflowType = '%s'", of.workflow)
+	query := fmt.Sprintf("WorkflowType IN ('%s')", strings.Join(of.workflows, "', '"))
 	switch {
 	case in.claim != "":
 		query += fmt.Sprintf(" AND WorkflowId = '%s'", of.id(backup.Claim{Namespace: in.namespace, Name: in.claim}))

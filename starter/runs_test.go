@@ -49,7 +49,7 @@ func TestRunsShowsTheNewestOfEachClaimRunningFirst(t *testing.T) {
 shop       data   rbd-fs  worker-3  running  Restic  46 %, 1m15s left  2026-03-01 12:00:00Z  1m0s      -
 shop       gone   -       -         failed   -       -                 2026-03-01 12:00:00Z  1m30s     VolumeGone: there is no claim shop/gone. Check the spelling.
 `}, out)
-	require.Equal(t, []string{"WorkflowType = 'BackupVolume'", "WorkflowType = 'BackupVolume'"}, f.queries)
+	require.Equal(t, []string{"WorkflowType IN ('BackupVolume')", "WorkflowType IN ('BackupVolume')"}, f.queries)
 }
 
 func TestRunsAsJSONOfEveryRun(t *testing.T) {
@@ -81,10 +81,10 @@ func TestRunsOfNothing(t *testing.T) {
 	require.Equal(t, "[]\n", w.execute(t, "runs", "shop", "--restores", "-o", "json").stdout)
 	require.Equal(t, "[]\n", w.execute(t, "runs", "shop/data", "--restores", "-o", "json").stdout)
 	require.Equal(t, []string{
-		"WorkflowType = 'BackupVolume' AND WorkflowId STARTS_WITH 'backup/shop/'",
-		"WorkflowType = 'BackupVolume' AND WorkflowId = 'backup/shop/data'",
-		"WorkflowType = 'RestoreVolume' AND WorkflowId STARTS_WITH 'restore/shop/'",
-		"WorkflowType = 'RestoreVolume' AND WorkflowId = 'restore/shop/data'",
+		"WorkflowType IN ('BackupVolume') AND WorkflowId STARTS_WITH 'backup/shop/'",
+		"WorkflowType IN ('BackupVolume') AND WorkflowId = 'backup/shop/data'",
+		"WorkflowType IN ('RestoreVolume', 'SettleRestore') AND WorkflowId STARTS_WITH 'restore/shop/'",
+		"WorkflowType IN ('RestoreVolume', 'SettleRestore') AND WorkflowId = 'restore/shop/data'",
 	}, f.queries)
 }
 

@@ -16,9 +16,9 @@ type restoreAttempt struct {
 	run *restoreRun
 }
 
-// attempt makes the image, or keeps what the one in place holds, or waits until nobody writes into it any more, waits for a
-// slot, and writes on the node that has it. It reports whether it failed only because the
-// node was lost.
+// attempt makes the image, or keeps what the one in place holds; or, if an earlier one did,
+// waits until nobody writes into it any more. It then waits for a slot, and writes on the
+// node that has it. It reports whether it failed only because the node was lost.
 func (r *restoreRun) attempt(ctx workflow.Context) (lost bool, err error) {
 	r.result.Attempts++
 	a := &restoreAttempt{run: r, lease: lease{
@@ -75,39 +75,33 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 	}
 	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Image.String(), a.heartbeat))
 	long := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.target().FSType+" on "+a.target().Image.String(), a.heartbeat))
-	type step struct {
-		what     string
-		ctx      workflow.Context
-		activity any
+	do := func(what string, ctx workflow.Context, activity any) error {
+		a.run.report.step(what)
+		return workflow.ExecuteActivity(ctx, activity, a.input()).Get(ctx, nil)
 	}
-	do := func(s step) error {
-		a.run.report.step(s.what)
-		return workflow.ExecuteActivity(s.ctx, s.activity, a.input()).Get(ctx, nil)
-	}
-	filesystem := step{"making the filesystem", long, node.Format}
-	if a.run.in.InPlace {
-		filesystem = step{"repairing the filesystem", long, node.Fsck}
-	}
-	if err := do(step{"mapping the image", quick, node.Map}); err != nil {
+	if err := do("mapping the image", quick, node.Map); err != nil {
 		return err
 	}
 	if err := a.begin(ctx); err != nil {
 		return err
 	}
-	for _, s := range []step{filesystem, {"mounting the filesystem", quick, node.Mount}} {
-		if err := do(s); err != nil {
-			return err
-		}
+	what, filesystem := "making the filesystem", any(node.Format)
+	if a.run.in.InPlace {
+		what, filesystem = "repairing the filesystem", any(node.Fsck)
+	}
+	if err := do(what, long, filesystem); err != nil {
+		return err
+	}
+	if err := do("mounting the filesystem", quick, node.Mount); err != nil {
+		return err
 	}
 	if err := a.restore(ctx); err != nil {
 		return err
 	}
-	a.run.report.step("unmounting the filesystem")
-	if err := workflow.ExecuteActivity(quick, node.Unmount, a.input()).Get(ctx, nil); err != nil {
+	if err := do("unmounting the filesystem", quick, node.Unmount); err != nil {
 		return err
 	}
-	a.run.report.step("checking the filesystem")
-	if err := workflow.ExecuteActivity(long, node.CheckFilesystem, a.input()).Get(ctx, nil); err != nil {
+	if err := do("checking the filesystem", long, node.CheckFilesystem); err != nil {
 		return err
 	}
 	a.run.result.Checked = true

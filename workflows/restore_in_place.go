@@ -75,8 +75,6 @@ func (r *restoreRun) goBack(ctx workflow.Context) {
 	if r.given {
 		return
 	}
-	ctx, cancel := workflow.NewDisconnectedContext(ctx)
-	defer cancel()
 	if r.written {
 		r.report.step("going back to what the volume held")
 	}
@@ -103,8 +101,11 @@ func (r *restoreRun) scaleUp(ctx workflow.Context) {
 	}
 }
 
-// settle gives up the way back from a restore in place, or goes it first.
+// settle gives up the way back from a restore in place, or goes it first. Once begun, it is
+// not cancelled: a volume that is half rolled back is good for nothing.
 func settle(ctx workflow.Context, in activities.InPlaceInput, back bool) error {
+	ctx, cancel := workflow.NewDisconnectedContext(ctx)
+	defer cancel()
 	if back {
 		rolling := workflow.WithActivityOptions(ctx, rollingBack(in.Target.Image.String()))
 		if err := workflow.ExecuteActivity(rolling, control.RollBack, in).Get(ctx, nil); err != nil {

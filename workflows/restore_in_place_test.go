@@ -160,7 +160,14 @@ func TestSettleRestore(t *testing.T) {
 		}
 		require.Equal(t, want, w.calls)
 	}
+	// Half a way back is no place to stop.
 	w := newRestoreWorld(t)
+	w.expect("RollBack", func(context.Context) error { w.env.CancelWorkflow(); return nil })
+	w.env.ExecuteWorkflow(workflows.SettleRestore, workflows.SettleRestoreInput{Namespace: "shop", Claim: "data", Undo: true})
+	require.NoError(t, w.env.GetWorkflowError())
+	require.Equal(t, []string{"FindUndo", "RollBack", "RemoveUndo"}, w.calls)
+
+	w = newRestoreWorld(t)
 	w.expect("FindUndo", fails(backup.InvalidInput, true))
 	w.env.ExecuteWorkflow(workflows.SettleRestore, workflows.SettleRestoreInput{Namespace: "shop", Claim: "data", Undo: true})
 	require.Equal(t, backup.InvalidInput, activities.ClassOf(w.env.GetWorkflowError()))

@@ -30,10 +30,14 @@ func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source,
 	snapshot, image := backup.Snapshot{Source: source, Name: name}, source.Image
 	err := change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
-			at, found, err := snapshotTime(pool, image.Name, name)
-			if err == nil && !found {
-				err = atRest(pool, image)
-			}
+			var at time.Time
+			var found bool
+			err := inImage(pool, image.Name, reading, func(i *rbd.Image) (err error) {
+				if at, found, err = snapshotIn(i, name); err == nil && !found {
+					err = atRest(i, image)
+				}
+				return err
+			})
 			if err == nil && !found {
 				at, err = makeSnapshot(ctx, pool, image.Name, name)
 			}
@@ -50,8 +54,8 @@ func (c *Cluster) ensureImageSnapshot(ctx context.Context, source backup.Source,
 }
 
 // atRest returns a NotReadyYet failure for an image that a restore in place writes into.
-func atRest(pool *rados.IOContext, image backup.Image) error {
-	undos, err := undosOf(pool, image.Name, reading)
+func atRest(i *rbd.Image, image backup.Image) error {
+	undos, err := undosIn(i)
 	for _, u := range undos {
 		if u.Until.IsZero() {
 			return backup.Fail(backup.NotReadyYet, fmt.Sprintf("%s is being restored in place (run %s)", image, u.Run),
@@ -83,22 +87,26 @@ func makeSnapshot(ctx context.Context, pool *rados.IOContext, image, name string
 // snapshotTime reads when Ceph took the snapshot and whether it exists. A
 // missing image is an error.
 func snapshotTime(pool *rados.IOContext, image, name string) (at time.Time, found bool, err error) {
-	err = inImage(pool, image, reading, func(i *rbd.Image) error {
-		id, err := i.GetSnapID(name)
-		if missing(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		t, err := i.GetSnapTimestamp(id)
-		if err != nil {
-			return err
-		}
-		at, found = time.Unix(t.Sec, t.Nsec).UTC(), true
-		return nil
+	err = inImage(pool, image, reading, func(i *rbd.Image) (err error) {
+		at, found, err = snapshotIn(i, name)
+		return err
 	})
 	return at, found, err
+}
+
+func snapshotIn(i *rbd.Image, name string) (at time.Time, found bool, err error) {
+	id, err := i.GetSnapID(name)
+	if missing(err) {
+		return at, false, nil
+	}
+	if err != nil {
+		return at, false, err
+	}
+	t, err := i.GetSnapTimestamp(id)
+	if err != nil {
+		return at, false, err
+	}
+	return time.Unix(t.Sec, t.Nsec).UTC(), true, nil
 }
 
 // EnsureSnapshotAbsent removes the snapshot. That it, its image or subvolume, or

@@ -64,26 +64,31 @@ func (p place) undosOf(h header) (found []backup.KeptUndo, err error) {
 }
 
 func undosOf(pool *rados.IOContext, image string, how access) (found []backup.Undo, err error) {
-	err = inImage(pool, image, how, func(i *rbd.Image) error {
-		list, err := i.GetSnapshotNames()
-		if err != nil {
-			return err
-		}
-		for _, s := range list {
-			u, ok := backup.ParseUndoName(s.Name)
-			if !ok {
-				continue
-			}
-			at, err := i.GetSnapTimestamp(s.Id)
-			if err != nil {
-				return err
-			}
-			u.Taken = time.Unix(at.Sec, at.Nsec).UTC()
-			found = append(found, u)
-		}
-		return nil
+	err = inImage(pool, image, how, func(i *rbd.Image) (err error) {
+		found, err = undosIn(i)
+		return err
 	})
 	return found, err
+}
+
+func undosIn(i *rbd.Image) (found []backup.Undo, err error) {
+	list, err := i.GetSnapshotNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		u, ok := backup.ParseUndoName(s.Name)
+		if !ok {
+			continue
+		}
+		at, err := i.GetSnapTimestamp(s.Id)
+		if err != nil {
+			return nil, err
+		}
+		u.Taken = time.Unix(at.Sec, at.Nsec).UTC()
+		found = append(found, u)
+	}
+	return found, nil
 }
 
 // EnsureUndo takes the snapshot by which a restore in place can be undone, unless its run
@@ -173,9 +178,10 @@ func undoOf(pool *rados.IOContext, image backup.Image, run string) (backup.Undo,
 		"Nothing of Ammonite's removes it: somebody else did. The volume holds what was written so far.", nil)
 }
 
-// RollBack makes an image what it was before a restore in place. A repeat does it once
-// more. An image that somebody has open is a NotReadyYet failure. It takes longer the
-// larger the image is.
+// RollBack makes an image what it was before a restore in place. Until its way back is
+// removed, that is called as if the restore were not complete: so the image is neither
+// backed up nor committed to when this is cut off. A repeat does it once more. An image
+// that somebody has open is a NotReadyYet failure. It takes longer the larger the image is.
 func (c *Cluster) RollBack(ctx context.Context, image backup.Image, run string) error {
 	return change(ctx, c, func(conn *rados.Conn) error {
 		err := inPool(conn, image.Pool, image.Namespace, func(pool *rados.IOContext) error {
@@ -189,7 +195,7 @@ func (c *Cluster) RollBack(ctx context.Context, image backup.Image, run string) 
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return inImage(pool, image.Name, writing, func(i *rbd.Image) error { return rollBack(i, u.Name) })
+			return inImage(pool, image.Name, writing, func(i *rbd.Image) error { return rollBack(i, u) })
 		})
 		return explain("rolling back "+image.String(), err)
 	})
@@ -197,12 +203,18 @@ func (c *Cluster) RollBack(ctx context.Context, image backup.Image, run string) 
 
 // rollBack leaves an image as large as it is: somebody may have made its claim larger, and a
 // filesystem grows when it is mounted again.
-func rollBack(i *rbd.Image, snapshot string) error {
+func rollBack(i *rbd.Image, u backup.Undo) error {
 	size, err := i.GetSize()
 	if err != nil {
 		return err
 	}
-	if err := i.GetSnapshot(snapshot).Rollback(); err != nil {
+	open := backup.UndoName(u.Run)
+	if u.Name != open {
+		if err := i.GetSnapshot(u.Name).Rename(open); err != nil {
+			return err
+		}
+	}
+	if err := i.GetSnapshot(open).Rollback(); err != nil {
 		return err
 	}
 	if before, err := i.GetSize(); err != nil || before >= size {

@@ -109,6 +109,11 @@ func TestUndoIsTheWayBack(t *testing.T) {
 		require.Equal(t, backup.InvalidInput, backup.ClassOf(err), "what is complete is not written any more: %v", err)
 		require.Equal(t, backup.InvalidInput, backup.ClassOf(s.EnsureUndo(t.Context(), image, uuid.NewString())), "one way back at a time")
 
+		// One that is cut off right after it has rolled back.
+		require.NoError(t, s.RollBack(t.Context(), image, run))
+		undos, err = s.Undos(t.Context(), image)
+		require.NoError(t, err)
+		require.Zero(t, undos[0].Until, "nobody takes it for what was restored")
 		for range 2 {
 			require.NoError(t, s.EnsureUndoAbsent(t.Context(), image, run))
 		}

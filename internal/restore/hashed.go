@@ -20,6 +20,14 @@ type hashed struct {
 
 type extent struct{ offset, length int64 }
 
+func (e extent) end() int64 { return e.offset + e.length }
+
+// cut divides an extent at the end of the first piece that it has a part in.
+func (e extent) cut() (first, rest extent) {
+	n := min(e.length, piece-e.offset%piece)
+	return extent{e.offset, n}, extent{e.offset + n, e.length - n}
+}
+
 func newHashed(w io.WriterAt) *hashed { return &hashed{w: w, h: sha256.New()} }
 
 func (f *hashed) WriteAt(p []byte, offset int64) (int, error) {
@@ -72,9 +80,9 @@ func (a *ahead) read(ctx context.Context, r io.ReaderAt, e extent, w io.Writer) 
 			if a.buffers[i] == nil {
 				a.buffers[i] = make([]byte, piece)
 			}
-			// To the end of an object, where the next one begins.
-			n := min(e.length, piece-e.offset%piece)
-			p, offset := a.buffers[i][:n], e.offset
+			var next extent
+			next, e = e.cut()
+			p, offset := a.buffers[i][:next.length], next.offset
 			filled = append(filled, p)
 			group.Go(func() error {
 				n, err := r.ReadAt(p, offset)
@@ -83,7 +91,6 @@ func (a *ahead) read(ctx context.Context, r io.ReaderAt, e extent, w io.Writer) 
 				}
 				return err
 			})
-			e.offset, e.length = e.offset+n, e.length-n
 		}
 		if err := group.Wait(); err != nil {
 			return err

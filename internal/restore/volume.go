@@ -88,8 +88,6 @@ func merged(all []extent) []extent {
 	return joined
 }
 
-func (e extent) end() int64 { return e.offset + e.length }
-
 // without returns what of all is not in taken, which is in any order.
 func without(all, taken []extent) (left []extent) {
 	taken = merged(slices.Clone(taken))
@@ -180,10 +178,9 @@ func (d *differing) clear(ctx context.Context, ranges []extent) error {
 	group.SetLimit(pieces)
 	for _, e := range ranges {
 		for e.length > 0 && failed.Err() == nil {
-			// To the end of an object, where the next one begins.
-			part := extent{e.offset, min(e.length, piece-e.offset%piece)}
+			var part extent
+			part, e = e.cut()
 			group.Go(func() error { return d.clearPiece(part) })
-			e.offset, e.length = part.end(), e.length-part.length
 		}
 	}
 	if err := group.Wait(); err != nil {

@@ -54,21 +54,3 @@ func TestExpireUndos(t *testing.T) {
 		require.Equal(t, []string{"pool p does not answer", "rbd/csi-vol-1@undo-held: it is open"}, result.Left)
 	}
 }
-
-// What fits is shown end to end; of pods that are in the way, a message names a few.
-func TestAMessageNamesAFewPods(t *testing.T) {
-	c := &Control{Targets: busyClaim{pods: []string{"a", "b", "c", "d", "e", "f", "g"}}}
-	err := c.unused(t.Context(), backup.Claim{Namespace: "shop", Name: "data"})
-	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
-	require.ErrorContains(t, err, "claim shop/data is used by a, b, c, d, e and 2 more. Scale down")
-	c.Targets = busyClaim{}
-	require.NoError(t, c.unused(t.Context(), backup.Claim{Namespace: "shop", Name: "data"}))
-}
-
-// busyClaim is a Kubernetes in which these pods use any claim.
-type busyClaim struct {
-	targets
-	pods []string
-}
-
-func (b busyClaim) Users(context.Context, backup.Claim) ([]string, error) { return b.pods, nil }
