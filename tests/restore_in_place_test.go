@@ -297,19 +297,18 @@ func TestRestoreInPlaceScalesDown(t *testing.T) {
 		require.Eventually(t, func() bool { return pods() == 2 }, patience, 100*time.Millisecond)
 	}
 	awaitPods()
-	in := inPlace(v)
-	in.ScaleDown = true
-	run, err := s.StartRestore(t.Context(), in)
-	require.NoError(t, err)
-	var result workflows.RestoreVolumeResult
-	require.NoError(t, run.Get(t.Context(), &result))
-	require.Equal(t, []string{"scaled down and up again: Deployment db"}, result.Notes)
+	claim := v.Namespace + "/" + v.Claim
+	said := ammonite(t, s, exitSuccess, "restore", claim, "--in-place", "--scale-down").stdout
+	t.Log(said)
+	require.Contains(t, said, "Restore to "+claim+": succeeded after")
+	require.Contains(t, said, "scaled down and up again: Deployment db")
+	require.Contains(t, said, "ammonite restore "+claim+" --undo, or --commit")
 	requireSame(t, want, v)
 	awaitPods()
 	requireFailure(t, settle(t, s, v, true), backup.InvalidInput, "is used by db-", "Scale down what they belong to")
-	run, err = s.SettleRestore(t.Context(), workflows.SettleRestoreInput{Namespace: v.Namespace, Claim: v.Claim, Undo: true, ScaleDown: true})
-	require.NoError(t, err)
-	require.NoError(t, run.Get(t.Context(), nil))
+	require.Equal(t, claim+" holds what it held before the restore.\n", ammonite(t, s, exitSuccess, "restore", claim, "--undo", "--scale-down").stdout)
+	listed := ammonite(t, s, exitSuccess, "runs", claim, "--restores", "--all").stdout
+	require.Equal(t, 4, strings.Count(listed, "\n"), "a heading, a restore, and twice to undo it: %s", listed)
 	requireSame(t, before, v)
 	awaitPods()
 	out, err := s.Run(t.Context(), "kubectl", "-n", s.Namespace, "get", "deployment", "db", "-o", "jsonpath={.metadata.annotations}")
