@@ -25,37 +25,47 @@ import (
 // is listed; one that is being removed is in the trash from before it loses its
 // name until it is off the list. So one that is listed, but lacks its header or is
 // neither named nor in the trash, stays like that.
-func detachVanished(conn *rados.Conn, pool *rados.IOContext, image *rbd.Image, snapshot uint64) error {
-	id, err := image.GetId()
-	if err != nil {
-		return err
-	}
-	header := "rbd_header." + id
-	children, err := listChildren(pool, header, snapshot)
-	if err != nil {
-		return fmt.Errorf("listing the snapshot's clones: %w", err)
-	}
-	for _, child := range children {
-		if err := detachIfVanished(conn, pool, header, snapshot, child); err != nil {
-			return fmt.Errorf("taking clone %s, which no longer exists, off the snapshot: %w", child.ID, err)
+//
+// It returns how many clones the snapshot still has.
+func detachVanished(conn *rados.Conn, pool *rados.IOContext, image string, snapshot uint64) (live int, err error) {
+	live, vanished, err := childrenOf(conn, pool, image, snapshot)
+	for _, child := range vanished {
+		if err := forgetChild(conn, pool, "rbd_header."+image, snapshot, child); err != nil {
+			return live, fmt.Errorf("taking clone %s, which no longer exists, off the snapshot: %w", child.ID, err)
 		}
 	}
-	return nil
+	return live, err
 }
 
-func detachIfVanished(conn *rados.Conn, pool *rados.IOContext, header string, snapshot uint64, c child) error {
-	name, err := conn.GetPoolByID(c.Pool)
-	live := false
-	if err == nil {
-		err = inPool(conn, name, c.Namespace, func(io *rados.IOContext) error {
-			if live, err = c.live(io); err != nil || live {
-				return err
-			}
-			return io.Delete("rbd_header." + c.ID)
-		})
+// childrenOf counts the clones of a snapshot, and lists what else is called one.
+func childrenOf(conn *rados.Conn, pool *rados.IOContext, image string, snapshot uint64) (live int, vanished []child, err error) {
+	children, err := listChildren(pool, "rbd_header."+image, snapshot)
+	if err != nil {
+		return 0, nil, fmt.Errorf("listing the snapshot's clones: %w", err)
 	}
+	for _, c := range children {
+		exists := false
+		err := c.inPool(conn, func(io *rados.IOContext) (err error) {
+			exists, err = c.live(io)
+			return err
+		})
+		switch {
+		case err != nil && !missing(err): // missing: the pool
+			return live, nil, fmt.Errorf("looking for clone %s of the snapshot: %w", c.ID, err)
+		case exists:
+			live++
+		default:
+			vanished = append(vanished, c)
+		}
+	}
+	return live, vanished, nil
+}
+
+// forgetChild takes a vanished child off the snapshot's list, and removes its header.
+func forgetChild(conn *rados.Conn, pool *rados.IOContext, header string, snapshot uint64, c child) error {
+	err := c.inPool(conn, func(io *rados.IOContext) error { return io.Delete("rbd_header." + c.ID) })
 	// Not found: the pool, or the header, by another attempt.
-	if err != nil && !missing(err) || live {
+	if err != nil && !missing(err) {
 		return err
 	}
 	return detach(pool, header, snapshot, c)
@@ -66,6 +76,15 @@ type child struct {
 	Pool      int64
 	ID        string
 	Namespace string
+}
+
+// inPool runs f on the child's pool and RADOS namespace.
+func (c child) inPool(conn *rados.Conn, f func(*rados.IOContext) error) error {
+	pool, err := conn.GetPoolByID(c.Pool)
+	if err != nil {
+		return err
+	}
+	return inPool(conn, pool, c.Namespace, f)
 }
 
 // live reports whether the child has a header and a name in its pool, or one in

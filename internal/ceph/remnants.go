@@ -66,7 +66,7 @@ func remnantsIn(ctx context.Context, conn *rados.Conn, pool string) ([]backup.Re
 		err := inPool(conn, pool, namespace, func(ioctx *rados.IOContext) error {
 			p := place{ioctx, pool, namespace}
 			images, err := p.images()
-			snapshots, unseen := lookAt(ctx, p, images, p.snapshotsOf)
+			snapshots, unseen := lookAt(ctx, p, images, func(h header) ([]backup.Remnant, error) { return p.snapshotsOf(conn, h) })
 			clones, unread := p.clones(ctx, images)
 			found = append(append(found, snapshots...), clones...)
 			return errors.Join(err, unseen, unread)
@@ -176,7 +176,7 @@ var runSnapshot = regexp.MustCompile(`ammonite-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0
 
 // snapshotsOf looks at the header's list of snapshots, and opens the image only if
 // there seems to be one of a run.
-func (p place) snapshotsOf(h header) (found []backup.Remnant, err error) {
+func (p place) snapshotsOf(conn *rados.Conn, h header) (found []backup.Remnant, err error) {
 	if likely, err := p.mentions(h, runSnapshot.Match); err != nil || !likely {
 		return nil, err
 	}
@@ -186,25 +186,36 @@ func (p place) snapshotsOf(h header) (found []backup.Remnant, err error) {
 			return err
 		}
 		for _, s := range list {
-			name, hidden := s.Name, false
-			kind, err := i.GetSnapNamespaceType(s.Id)
-			if err == nil && kind == rbd.SnapNamespaceTypeTrash {
-				hidden = true
-				name, err = i.GetSnapTrashNamespace(s.Id)
-			}
-			if missing(err) {
-				continue // by now
-			}
+			r, ok, err := p.remnant(conn, i, h, s)
 			if err != nil {
 				return err
 			}
-			if run, ok := backup.ParseSnapshotName(name); ok {
-				found = append(found, backup.Remnant{Run: run, Source: backup.Source{Image: p.image(h.name)}, Hidden: hidden})
+			if ok {
+				found = append(found, r)
 			}
 		}
 		return nil
 	})
 	return found, err
+}
+
+// remnant reports whether the snapshot is a run's. One that is hidden, but has lost its
+// clones, is to be removed like any other.
+func (p place) remnant(conn *rados.Conn, i *rbd.Image, h header, s rbd.SnapInfo) (r backup.Remnant, ours bool, err error) {
+	name, hidden, err := originalName(i, s)
+	run, ours := backup.ParseSnapshotName(name)
+	if err != nil || !ours {
+		return r, false, err
+	}
+	r = backup.Remnant{Run: run, Source: backup.Source{Image: p.image(h.name)}}
+	if hidden {
+		clones, _, err := childrenOf(conn, p.IOContext, h.id, s.Id)
+		if err != nil {
+			return r, false, err
+		}
+		r.Hidden = clones > 0
+	}
+	return r, true, nil
 }
 
 // clones finds the images that are called as a run's clones and do not tell of somebody

@@ -33,10 +33,10 @@ func (c *Cluster) remnants(t *testing.T, runs ...string) (found []string) {
 // be, and has each found and removed.
 func TestRemnantsAreFoundWhereverTheyAre(t *testing.T) {
 	s := newSite(t)
-	live, trashed, hidden, spaced, cloned := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
+	live, trashed, hidden, orphaned, spaced, cloned := uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
 	var want []string
 	left := map[string]backup.Source{}
-	for run, namespace := range map[string]string{live: "", trashed: "", hidden: "", spaced: tenant} {
+	for run, namespace := range map[string]string{live: "", trashed: "", hidden: "", orphaned: "", spaced: tenant} {
 		left[run] = s.snapshotted(t, namespace, run).Source
 		want = append(want, "snapshot "+left[run].String()+"@"+backup.SnapshotName(run))
 	}
@@ -44,6 +44,7 @@ func TestRemnantsAreFoundWhereverTheyAre(t *testing.T) {
 		require.NoError(t, rbd.GetImage(io, left[trashed].Image.Name).Trash(0))
 	})
 	snapshot := backup.Snapshot{Source: left[hidden], Name: backup.SnapshotName(hidden)}
+	s.orphan(t, backup.Snapshot{Source: left[orphaned], Name: backup.SnapshotName(orphaned)}, true)
 	clone := s.clone(hidden)
 	require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(hidden)))
 	require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
@@ -63,7 +64,7 @@ func TestRemnantsAreFoundWhereverTheyAre(t *testing.T) {
 		}
 		require.NoError(t, rbd.GetImage(io, inTrash.Name).Trash(0))
 	})
-	runs := []string{live, trashed, hidden, spaced, cloned}
+	runs := []string{live, trashed, hidden, orphaned, spaced, cloned}
 	require.ElementsMatch(t, want, s.remnants(t, runs...))
 
 	clones, err := s.Clones(t.Context(), s.scratch, "")

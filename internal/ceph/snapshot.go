@@ -1,6 +1,7 @@
 package ceph
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -168,30 +169,107 @@ func removeTrashedSnapshot(ctx context.Context, conn *rados.Conn, pool *rados.IO
 // removeSnapshot reports whether the snapshot was there to remove. It looks
 // first, so that a repeat does not open the image for writing.
 func removeSnapshot(ctx context.Context, conn *rados.Conn, pool *rados.IOContext, image, name string, look, write access) (found bool, err error) {
-	var id uint64
+	var s namedSnapshots
 	err = inImage(pool, image, look, func(i *rbd.Image) (err error) {
-		id, err = i.GetSnapID(name)
+		s, err = snapshotsNamed(i, name)
 		return err
 	})
+	found = s.there || len(s.hidden) > 0
+	if err == nil && s.there {
+		s.hidden, err = removeNamed(ctx, conn, pool, image, s, write)
+	}
+	for _, id := range s.hidden {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return found, err
+		}
+		err = removeHidden(conn, pool, s.image, id)
+	}
 	if missing(err) {
-		return false, nil
+		return false, nil // the image
 	}
-	if err != nil {
-		return false, err
-	}
+	return found, err
+}
+
+// removeNamed removes the snapshot, and returns what is hidden of its name then.
+func removeNamed(ctx context.Context, conn *rados.Conn, pool *rados.IOContext, image string, s namedSnapshots, write access) (hidden []uint64, err error) {
 	if err := ctx.Err(); err != nil {
-		return true, err
+		return nil, err
 	}
 	err = inImage(pool, image, write, func(i *rbd.Image) error {
-		if err := detachVanished(conn, pool, i, id); err != nil {
+		if _, err := detachVanished(conn, pool, s.image, s.id); err != nil {
 			return err
 		}
-		return i.GetSnapshot(name).Remove()
+		if err := i.GetSnapshot(s.name).Remove(); err != nil && !missing(err) {
+			return err
+		}
+		s, err = snapshotsNamed(i, s.name)
+		return err
 	})
-	if missing(err) {
-		return false, nil
+	return s.hidden, err
+}
+
+// removeHidden removes a snapshot that Ceph hides, unless there is a clone that it goes
+// with. Whoever removes the last clone removes it too, but may have been killed before
+// that, and librbd says nothing if it fails.
+func removeHidden(conn *rados.Conn, pool *rados.IOContext, image string, id uint64) error {
+	live, err := detachVanished(conn, pool, image, id)
+	if err != nil || live > 0 {
+		return err
 	}
-	return true, err
+	err = removeSnapshotByID(pool, image, id)
+	if missing(err) {
+		return nil // by another attempt
+	}
+	return err
+}
+
+// namedSnapshots are an image's snapshots of a name.
+type namedSnapshots struct {
+	name string
+	// image is the ID of the image.
+	image string
+	// there says that there is one, and id which.
+	there bool
+	id    uint64
+	// hidden are those that had the name when they were removed.
+	hidden []uint64
+}
+
+func snapshotsNamed(i *rbd.Image, name string) (s namedSnapshots, err error) {
+	s.name = name
+	if s.image, err = i.GetId(); err != nil {
+		return s, err
+	}
+	all, err := i.GetSnapshotNames()
+	for _, snapshot := range all {
+		original, hidden, err := originalName(i, snapshot)
+		switch {
+		case err != nil:
+			return s, err
+		case original == name && hidden:
+			s.hidden = append(s.hidden, snapshot.Id)
+		case original == name:
+			s.there, s.id = true, snapshot.Id
+		}
+	}
+	return s, err
+}
+
+// originalName is what a snapshot is called, or was called before Ceph hid it for the
+// sake of its clones. It is empty if the snapshot has gone by now.
+func originalName(i *rbd.Image, s rbd.SnapInfo) (name string, hidden bool, err error) {
+	kind, err := i.GetSnapNamespaceType(s.Id)
+	switch {
+	case missing(err):
+		return "", false, nil
+	case err != nil || kind != rbd.SnapNamespaceTypeTrash:
+		return s.Name, false, err
+	}
+	name, err = i.GetSnapTrashNamespace(s.Id)
+	if missing(err) {
+		return "", false, nil
+	}
+	return name, true, err
 }
 
 // ownPrefix begins the name of every snapshot that Ammonite makes.

@@ -4,6 +4,7 @@ package ceph
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"sync"
 	"testing"
@@ -145,6 +146,56 @@ func TestSnapshotIsRemovedFromAnImageInTheTrash(t *testing.T) {
 	})
 	_, err = s.EnsureSnapshot(t.Context(), backup.Source{Image: image}, name)
 	require.Equal(t, backup.VolumeGone, backup.ClassOf(err))
+}
+
+// orphan leaves the snapshot hidden and without clones, as librbd does when it is killed
+// in the removal of the last one. With vanished, a clone that is no image is still listed.
+func (s *site) orphan(t *testing.T, snapshot backup.Snapshot, vanished bool) {
+	t.Helper()
+	s.in(t, snapshot.Image.Pool, snapshot.Image.Namespace, func(io *rados.IOContext) {
+		c := child{Pool: io.GetPoolID(), ID: "feed0001", Namespace: snapshot.Image.Namespace}
+		require.NoError(t, inImage(io, snapshot.Image.Name, writing, func(i *rbd.Image) error {
+			found, err := snapshotsNamed(i, snapshot.Name)
+			require.NoError(t, err)
+			header := "rbd_header." + found.image
+			attach := rados.CreateWriteOp()
+			defer attach.Release()
+			attach.Exec("rbd", "child_attach", c.encode(binary.LittleEndian.AppendUint64(nil, found.id)))
+			require.NoError(t, attach.Operate(io, header, rados.OperationNoFlag))
+			require.NoError(t, i.GetSnapshot(snapshot.Name).Remove())
+			if !vanished {
+				require.NoError(t, detach(io, header, found.id, c))
+			}
+			return nil
+		}))
+	})
+	require.Len(t, s.snapshots(t, snapshot.Image), 1, "it is hidden")
+}
+
+// TestSnapshotThatLostItsClonesIsRemoved also removes one that was made and hidden
+// before under the same name, and leaves one that has a clone.
+func TestSnapshotThatLostItsClonesIsRemoved(t *testing.T) {
+	s := newSite(t)
+	for _, vanished := range []bool{false, true} {
+		run := uuid.NewString()
+		snapshot := s.snapshotted(t, "", run)
+		s.orphan(t, snapshot, vanished)
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+		require.Empty(t, s.snapshots(t, snapshot.Image))
+
+		_, err := s.EnsureSnapshot(t.Context(), snapshot.Source, snapshot.Name)
+		require.NoError(t, err)
+		s.orphan(t, snapshot, vanished)
+		_, err = s.EnsureSnapshot(t.Context(), snapshot.Source, snapshot.Name)
+		require.NoError(t, err)
+		clone := s.clone(run)
+		require.NoError(t, s.EnsureClone(t.Context(), snapshot, clone, metadata(run)))
+		require.NoError(t, s.EnsureSnapshotAbsent(t.Context(), snapshot.Source, snapshot.Name))
+		require.Len(t, s.snapshots(t, snapshot.Image), 1, "the clone keeps its own")
+		s.requireContent(t, clone)
+		require.NoError(t, s.EnsureCloneAbsent(t.Context(), clone))
+		require.Empty(t, s.snapshots(t, snapshot.Image))
+	}
 }
 
 func TestUserWithoutTheCapabilities(t *testing.T) {
