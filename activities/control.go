@@ -16,6 +16,8 @@ import (
 // claims is what the control side needs from Kubernetes.
 type claims interface {
 	Volume(ctx context.Context, claim backup.Claim) (backup.Volume, error)
+	// Manifest is what the claim was asked for as.
+	Manifest(ctx context.Context, claim backup.Claim) (backup.Manifest, error)
 	MarkStarted(ctx context.Context, v backup.Volume, at time.Time) error
 	MarkBackedUp(ctx context.Context, v backup.Volume, snapshot, now time.Time) (marked bool, reason string, err error)
 	MarkFailed(ctx context.Context, claim backup.Claim, started, ended time.Time) (failures int, err error)
@@ -105,6 +107,8 @@ type Plan struct {
 	// ScratchPool is empty for volumes that need no clone.
 	ScratchPool      string        `json:"scratchPool,omitempty"`
 	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
+	// Manifest is what the claim was asked for as, packed: the backup keeps it.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // Resolve finds the volume behind a claim. It only reads.
@@ -122,7 +126,13 @@ func (c *Control) Resolve(ctx context.Context, claim backup.Claim) (Plan, error)
 	if err != nil {
 		return Plan{}, toFailure(err)
 	}
-	plan := Plan{Volume: volume, Repository: choice.Repository, Notes: choice.Problems, HeartbeatTimeout: c.HeartbeatTimeout}
+	manifest, err := c.Claims.Manifest(ctx, volume.Claim)
+	if err != nil {
+		return Plan{}, toFailure(err)
+	}
+	plan := Plan{
+		Volume: volume, Repository: choice.Repository, Notes: choice.Problems, HeartbeatTimeout: c.HeartbeatTimeout, Manifest: manifest.Pack(),
+	}
 	if volume.Kind.Cloned() {
 		plan.ScratchPool = cmp.Or(c.ScratchPool, volume.Image.Pool)
 	}

@@ -39,6 +39,8 @@ type FoundBackup struct {
 	Files     uint64 `json:"files,omitempty"`
 	Bytes     uint64 `json:"bytes,omitempty"`
 	DiskBytes uint64 `json:"diskBytes,omitempty"`
+	// Manifest is what its claim was asked for as, packed, if it tells.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 // String says which backup it is.
@@ -65,12 +67,9 @@ func (u *Upkeep) findBackup(ctx context.Context, in FindBackupInput) (FoundBacku
 	if in.At != nil {
 		point.At = *in.At
 	}
-	names := []string{backup.RepositoryKey(in.Repository)}
-	if in.Repository == "" {
-		var err error
-		if names, err = u.Names(); err != nil {
-			return FoundBackup{}, err
-		}
+	names, err := u.namesOf(in.Repository)
+	if err != nil {
+		return FoundBackup{}, err
 	}
 	var best FoundBackup
 	var absent, wrong error
@@ -120,15 +119,29 @@ func (u *Upkeep) findIn(ctx context.Context, name string, point catalogue.Point)
 		return FoundBackup{}, backup.Fail(backup.InvalidInput, fmt.Sprintf("backup %.8s is not of a volume", chosen.ID), "Use restic itself for it.", nil)
 	}
 	at := slices.IndexFunc(list, func(b restic.Snapshot) bool { return b.ID == chosen.ID })
-	stored := list[at].Stored()
-	found := FoundBackup{
-		Repository: name, ID: chosen.ID, Time: chosen.Time, Kind: kind, Partial: chosen.Partial(),
-		Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified, Bytes: stored.BytesProcessed,
-	}
+	found := foundIn(name, list[at], kind)
 	if len(claims) == 1 {
 		found.Claim = claims[0]
 	} else if point.Claim.Name != "" {
 		found.Claim = point.Claim
 	}
 	return found, nil
+}
+
+// foundIn is a backup of that kind in a repository.
+func foundIn(repository string, b restic.Snapshot, kind backup.Kind) FoundBackup {
+	stored := b.Stored()
+	return FoundBackup{
+		Repository: repository, ID: b.ID, Time: b.Time, Kind: kind, Partial: slices.Contains(b.Tags, backup.TagPartial),
+		Files: stored.FilesNew + stored.FilesChanged + stored.FilesUnmodified, Bytes: stored.BytesProcessed,
+		Manifest: backup.TagValue(b.Tags, backup.TagManifest),
+	}
+}
+
+// namesOf are the repositories to look into: the one, or all.
+func (u *Upkeep) namesOf(repository string) ([]string, error) {
+	if repository == "" {
+		return u.Names()
+	}
+	return []string{backup.RepositoryKey(repository)}, nil
 }

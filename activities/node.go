@@ -270,6 +270,8 @@ type StepInput struct {
 	Clone backup.Image `json:"clone,omitzero"`
 	// Repository is where to store it, see Plan.
 	Repository string `json:"repository,omitempty"`
+	// Manifest is for the step that stores, see Plan.
+	Manifest string `json:"manifest,omitempty"`
 	// Writing is set when the volume is the target of a restore, and Clone its image.
 	Writing bool `json:"writing,omitempty"`
 }

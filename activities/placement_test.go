@@ -22,6 +22,10 @@ func (b *bound) Volume(_ context.Context, claim backup.Claim) (backup.Volume, er
 	return backup.Volume{Claim: claim, Kind: backup.KindCephFS}, nil
 }
 
+func (b *bound) Manifest(context.Context, backup.Claim) (backup.Manifest, error) {
+	return backup.Manifest{StorageClass: "fast"}, nil
+}
+
 func (b *bound) Inspect(_ context.Context, v backup.Volume) (backup.Volume, error) { return v, nil }
 
 func (b *bound) Subject(_ context.Context, claim backup.Claim) (placement.Subject, error) {
@@ -38,6 +42,9 @@ func TestResolveSaysWhichRepository(t *testing.T) {
 		require.NoError(t, value.Get(&plan))
 		return plan
 	}
+	manifest, err := backup.UnpackManifest(resolve().Manifest)
+	require.NoError(t, err)
+	require.Equal(t, "fast", manifest.StorageClass, "the backup keeps it")
 	require.Empty(t, resolve().Repository)
 	require.Zero(t, b.asked, "without rules there is nothing to ask")
 	c.Placement = placement.Rules{Rules: []placement.Rule{{Repository: "offsite", Namespaces: placement.Namespaces{"*"}}}}

@@ -124,7 +124,7 @@ func (n storing) store(ctx context.Context, h *heldSlot, in StepInput, track *tr
 		Host: backup.Host(in.Volume.Kind, in.Volume.Claim),
 		Path: in.Volume.Kind.Path(),
 		Time: in.Snapshot.Time,
-		Tags: backup.Tags(in.Volume, in.Lease.Run),
+		Tags: backup.Tags(in.Volume, in.Lease.Run, in.Manifest),
 	}
 	content.describe(&request)
 	advance := func(p backup.Progress) { track.advance(content.progress(p)) }

@@ -43,11 +43,12 @@ func (p *fakePlace) unlocked() int {
 func TestResticStores(t *testing.T) {
 	a := newAgent(t, 1)
 	in := a.hold(t, 1)
+	in.Manifest = "packed"
 	stored, err := a.storeWith(t, call{}, in)
 	require.NoError(t, err)
 	require.Equal(t, backup.Stored{ID: "backup-1", Time: in.Snapshot.Time}, stored)
 	require.Equal(t, []string{"backup-1"}, a.repository.ids())
-	require.Equal(t, backup.Tags(in.Volume, run), a.repository.backups[0].Tags)
+	require.Equal(t, backup.Tags(in.Volume, run, "packed"), a.repository.backups[0].Tags)
 	require.Zero(t, a.place.unlocked(), "a first attempt has no lock to remove")
 }
 

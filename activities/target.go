@@ -50,8 +50,12 @@ type RestorePlan struct {
 func (c *Control) PlanRestore(ctx context.Context, in PlanRestoreInput) (RestorePlan, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
+	manifest, err := backup.UnpackManifest(in.Backup.Manifest)
+	if err != nil {
+		return RestorePlan{}, toFailure(err)
+	}
 	t, sizeOfSource, err := c.Targets.Target(ctx, backup.TargetRequest{
-		Run: in.Run, From: in.Backup.Claim, To: in.To, Class: in.StorageClass, Block: in.Backup.Kind == backup.KindRBDBlock, Bare: in.Bare,
+		Run: in.Run, From: in.Backup.Claim, Was: manifest, To: in.To, Class: in.StorageClass, Block: in.Backup.Kind == backup.KindRBDBlock, Bare: in.Bare,
 	})
 	if err != nil {
 		return RestorePlan{}, toFailure(err)

@@ -117,8 +117,13 @@ func requireLabelled(t *testing.T, s *system.System, v *lab.Volume, r workflows.
 	got := found[0]
 	require.Equal(t, "rbd-fs-"+v.Namespace+"-nspvc-"+v.Claim, got.Hostname)
 	require.Equal(t, []string{"/data"}, got.Paths)
+	packed := backup.TagValue(got.Tags, backup.TagManifest)
+	manifest, err := backup.UnpackManifest(packed)
+	require.NoError(t, err)
+	require.Equal(t, uint64(v.Size), manifest.SizeBytes)
+	require.Equal(t, []string{"ReadWriteOnce"}, manifest.AccessModes)
 	require.ElementsMatch(t, []string{
-		"kind=rbd-fs", "namespace=" + v.Namespace, "claim=" + v.Claim, "claim-uid=" + r.Volume.Claim.UID,
+		"manifest=" + packed, "kind=rbd-fs", "namespace=" + v.Namespace, "claim=" + v.Claim, "claim-uid=" + r.Volume.Claim.UID,
 		"pv=" + v.PV, "run=" + strings.TrimPrefix(r.Snapshot.Name, "ammonite-"),
 	}, got.Tags)
 	require.NotEmpty(t, r.Volume.Claim.UID)

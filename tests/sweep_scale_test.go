@@ -150,6 +150,10 @@ func (f *fleet) Subject(context.Context, backup.Claim) (placement.Subject, error
 }
 
 // Candidates gives all volumes, as the API would in its pages.
+func (f *fleet) Manifest(context.Context, backup.Claim) (backup.Manifest, error) {
+	return backup.Manifest{}, nil
+}
+
 func (f *fleet) Candidates(context.Context, string) ([]selection.Candidate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

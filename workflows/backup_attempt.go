@@ -121,7 +121,9 @@ func (a *attempt) store(ctx workflow.Context) error {
 	a.run.report.step("storing with restic")
 	host := backup.Host(a.kind(), a.run.plan.Volume.Claim)
 	ctx = workflow.WithActivityOptions(ctx, nodeStep(a.node, "restic host "+host, a.run.plan.HeartbeatTimeout))
-	return workflow.ExecuteActivity(ctx, node.Restic, a.input()).Get(ctx, &a.run.result.Stored)
+	in := a.input()
+	in.Manifest = a.run.plan.Manifest
+	return workflow.ExecuteActivity(ctx, node.Restic, in).Get(ctx, &a.run.result.Stored)
 }
 
 func (a *attempt) tearDown(ctx workflow.Context) error {

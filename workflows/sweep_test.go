@@ -111,6 +111,10 @@ func (f *fleet) Subject(context.Context, backup.Claim) (placement.Subject, error
 	return placement.Subject{}, nil
 }
 
+func (f *fleet) Manifest(context.Context, backup.Claim) (backup.Manifest, error) {
+	return backup.Manifest{}, nil
+}
+
 func (f *fleet) Candidates(context.Context, string) ([]selection.Candidate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -225,6 +225,8 @@ const (
 	TagClaimUID  = "claim-uid"
 	TagPV        = "pv"
 	TagKind      = "kind"
+	// TagManifest is what the claim was asked for as: a packed Manifest.
+	TagManifest = "manifest"
 	// TagPartial marks a backup that misses files; it has no value.
 	TagPartial = "partial"
 	// TagHold marks a backup that no rule removes; it has no value.
@@ -234,9 +236,10 @@ const (
 	TagMissing = "claim-missing-since"
 )
 
-// Tags are the restic tags of the volume's backup in the given run.
-func Tags(v Volume, run string) []string {
-	return []string{
+// Tags are the restic tags of the volume's backup in the given run, with the packed
+// manifest of its claim, if there is one.
+func Tags(v Volume, run, manifest string) []string {
+	tags := []string{
 		TagRun + "=" + run,
 		TagKind + "=" + string(v.Kind),
 		TagNamespace + "=" + v.Claim.Namespace,
@@ -244,6 +247,10 @@ func Tags(v Volume, run string) []string {
 		TagClaimUID + "=" + v.Claim.UID,
 		TagPV + "=" + v.PV,
 	}
+	if manifest != "" {
+		tags = append(tags, TagManifest+"="+manifest)
+	}
+	return tags
 }
 
 // Owners returns the kind of a backup and the claims that it may be of: one, by

@@ -49,7 +49,7 @@ func TestLongWorkflowIDsAreCutAndStayDistinct(t *testing.T) {
 
 func TestTagsSayWhatABackupIsOf(t *testing.T) {
 	v := backup.Volume{Claim: backup.Claim{Namespace: "shop", Name: "data.v1", UID: "u"}, PV: "pv", Kind: backup.KindRBDFilesystem}
-	tags := backup.Tags(v, runID)
+	tags := backup.Tags(v, runID, "packed")
 	require.Contains(t, tags, backup.RunTag(runID))
 	require.Equal(t, "shop", backup.TagValue(tags, backup.TagNamespace))
 	require.Equal(t, "data.v1", backup.TagValue(tags, backup.TagClaim))
@@ -77,7 +77,7 @@ func TestImageSpec(t *testing.T) {
 }
 
 func TestOwnersOfABackup(t *testing.T) {
-	kind, tagged := backup.Owners("h", backup.Tags(backup.Volume{Kind: backup.KindCephFS, Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "u"}}, "r"))
+	kind, tagged := backup.Owners("h", backup.Tags(backup.Volume{Kind: backup.KindCephFS, Claim: backup.Claim{Namespace: "shop", Name: "data", UID: "u"}}, "r", ""))
 	require.Equal(t, backup.KindCephFS, kind)
 	require.Equal(t, []backup.Claim{{Namespace: "shop", Name: "data", UID: "u"}}, tagged)
 	claim := func(namespace, name string) backup.Claim { return backup.Claim{Namespace: namespace, Name: name} }

@@ -52,10 +52,12 @@ type TargetRequest struct {
 	Run string
 	// From is the claim that the backup is of, if anybody knows; it may be gone.
 	From Claim
+	// Was is what From was asked for as when it was backed up; it counts if From is gone.
+	Was Manifest
 	// To is the claim to be made.
 	To Claim
-	// Class is the name of the StorageClass; empty for that of From, or the cluster's
-	// default one.
+	// Class is the name of the StorageClass; empty for that of From, or that it had, or
+	// the cluster's default one.
 	Class string
 	// Block makes a block device.
 	Block bool

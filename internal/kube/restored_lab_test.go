@@ -178,4 +178,27 @@ func TestTargetIsAsItsSourceWas(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, target.Labels)
 	require.Empty(t, target.Annotations)
+
+	// When the claim is gone, its backup tells what it was.
+	was, err := s.Manifest(t.Context(), q.From)
+	require.NoError(t, err)
+	require.NoError(t, s.claims().Delete(t.Context(), "data", metav1.DeleteOptions{}))
+	require.Eventually(t, func() bool {
+		_, err = s.Manifest(t.Context(), q.From)
+		return backup.ClassOf(err) == backup.VolumeGone
+	}, time.Minute, 50*time.Millisecond, "%v", err)
+	require.Equal(t, []string{"ReadWriteOnce"}, was.AccessModes)
+	q.Bare, q.Was = false, was
+	target, size, err = s.Target(t.Context(), q)
+	require.NoError(t, err)
+	require.Equal(t, uint64(1<<30), size)
+	require.Equal(t, map[string]string{"app": "shop"}, target.Labels)
+	require.Equal(t, map[string]string{"example.com/owner": "shop", prefix + "interval": "6h"}, target.Annotations)
+	q.Class, q.Was.StorageClass = "", class
+	target, _, err = s.Target(t.Context(), q)
+	require.NoError(t, err)
+	require.Equal(t, class, target.Class.Name)
+	q.Was.StorageClass = "of-another-cluster"
+	_, _, err = s.Target(t.Context(), q)
+	require.ErrorContains(t, err, "there is no StorageClass of-another-cluster")
 }

@@ -40,24 +40,49 @@ func (c *Client) Target(ctx context.Context, q backup.TargetRequest) (t backup.T
 			return t, 0, err
 		}
 	}
+	was := q.Was
 	if source != nil {
-		size := source.Status.Capacity.Storage()
-		if size.IsZero() {
-			size = source.Spec.Resources.Requests.Storage()
-		}
-		sizeOfSource = uint64(size.Value())
-		if !q.Bare {
-			t.Labels, t.Annotations = source.Labels, c.carried(source.Annotations)
-		}
-		if name := source.Spec.StorageClassName; name != nil {
-			q.Class = cmp.Or(q.Class, *name)
+		was = c.manifest(source)
+	}
+	if !q.Bare {
+		t.Labels, t.Annotations = was.Labels, was.Annotations
+	}
+	class, err := c.class(ctx, cmp.Or(q.Class, was.StorageClass))
+	if backup.ClassOf(err) == backup.InvalidInput && q.Class == "" && source == nil {
+		// The cluster that the claim was in had it; this one may have another.
+		if usual, none := c.class(ctx, ""); none == nil {
+			class, err = usual, nil
 		}
 	}
-	class, err := c.class(ctx, q.Class)
 	if err != nil {
 		return t, 0, err
 	}
-	return t, sizeOfSource, describe(&t, class, q.Run)
+	return t, was.SizeBytes, describe(&t, class, q.Run)
+}
+
+// Manifest is what a claim was asked for as, but for the size: it is that which the claim
+// has. A claim that does not exist is a VolumeGone failure.
+func (c *Client) Manifest(ctx context.Context, claim backup.Claim) (backup.Manifest, error) {
+	pvc, err := c.claim(ctx, claim)
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	return c.manifest(pvc), nil
+}
+
+func (c *Client) manifest(pvc *corev1.PersistentVolumeClaim) backup.Manifest {
+	size := pvc.Status.Capacity.Storage()
+	if size.IsZero() {
+		size = pvc.Spec.Resources.Requests.Storage()
+	}
+	m := backup.Manifest{SizeBytes: uint64(size.Value()), Labels: pvc.Labels, Annotations: c.carried(pvc.Annotations)}
+	for _, mode := range pvc.Spec.AccessModes {
+		m.AccessModes = append(m.AccessModes, string(mode))
+	}
+	if name := pvc.Spec.StorageClassName; name != nil {
+		m.StorageClass = *name
+	}
+	return m
 }
 
 // vacant returns a failure unless a claim of that name could be made.
