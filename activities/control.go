@@ -71,7 +71,8 @@ type runs interface {
 type Control struct {
 	Claims claims
 	// Targets makes what is restored into.
-	Targets targets
+	Targets    targets
+	Namespaces namespaces
 	// Ceph finds a cluster by ceph-csi's name for it. A cluster that is not
 	// configured is a VolumeUnsupported failure.
 	Ceph func(clusterID string) (Ceph, error)

@@ -158,14 +158,71 @@ func qcow2Of(t *testing.T, size uint64) []byte {
 	return stream.Bytes()
 }
 
-func TestFindBackupLooksEverywhere(t *testing.T) {
-	day := func(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
-	backupOf := func(id, kind, claim string, at time.Time) fakeBackup {
-		return fakeBackup{Snapshot: restic.Snapshot{
-			ID: id, Time: at, Tags: []string{"kind=" + kind, "namespace=shop", "claim=" + claim},
-			Summary: &restic.SnapshotSummary{FilesNew: 2, FilesUnmodified: 3, BytesProcessed: 10},
-		}}
+// day is a time of backups.
+func day(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
+
+// backupOf is a backup of a claim in the namespace shop, of five files.
+func backupOf(id, kind, claim string, at time.Time, tags ...string) fakeBackup {
+	return fakeBackup{Snapshot: restic.Snapshot{
+		ID: id, Time: at, Tags: append(tags, "kind="+kind, "namespace=shop", "claim="+claim),
+		Summary: &restic.SnapshotSummary{FilesNew: 2, FilesUnmodified: 3, BytesProcessed: 10},
+	}}
+}
+
+// TestFindBackupsPagesThroughEverything has two repositories, each with the newest backup
+// of some claims.
+func TestFindBackupsPagesThroughEverything(t *testing.T) {
+	k := newKeeper()
+	k.repository.backups = []fakeBackup{
+		backupOf("a1", "rbd-fs", "a", day(1)), backupOf("b1", "rbd-fs", "b", day(3)), backupOf("torn", "rbd-fs", "torn", day(3), "partial"),
 	}
+	second := &fakeRepository{}
+	second.backups = []fakeBackup{
+		backupOf("a2", "rbd-fs", "a", day(2)), backupOf("b2", "rbd-fs", "b", day(2)), backupOf("c2", "rbd-block", "c", day(1)), backupOf("d2", "cephfs", "d", day(1)),
+	}
+	second.backups[3].Tags = []string{"kind=cephfs", "namespace=team", "claim=d"}
+	k.others = map[string]Upkept{"second": second}
+	k.Names = func() ([]string, error) { return []string{"", "second"}, nil }
+	find := func(in FindBackupsInput) (found FoundBackups, ids []string, err error) {
+		in.Most = 2
+		value, err := call{}.run(t, k.FindBackups, in)
+		if err == nil {
+			require.NoError(t, value.Get(&found))
+		}
+		for _, b := range found.Backups {
+			ids = append(ids, b.Repository+"/"+b.ID)
+		}
+		return found, ids, err
+	}
+
+	found, ids, err := find(FindBackupsInput{At: day(9)})
+	require.NoError(t, err)
+	require.Equal(t, []string{"second/a2", "/b1"}, ids)
+	require.True(t, found.More)
+	require.Equal(t, []backup.Claim{{Namespace: "shop", Name: "torn"}}, found.Lacking)
+	require.Equal(t, FoundBackup{
+		Repository: "second", ID: "a2", Time: day(2), Kind: backup.KindRBDFilesystem, Claim: backup.Claim{Namespace: "shop", Name: "a"}, Files: 5, Bytes: 10,
+	}, found.Backups[0])
+	found, ids, err = find(FindBackupsInput{At: day(9), After: found.Backups[1].Claim})
+	require.NoError(t, err)
+	require.Equal(t, []string{"second/c2", "second/d2"}, ids)
+	require.False(t, found.More)
+	require.Empty(t, found.Lacking, "they are told of once")
+
+	_, ids, err = find(FindBackupsInput{At: day(1), Namespace: "shop", Repository: "default"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"/a1"}, ids)
+	found, ids, err = find(FindBackupsInput{At: day(9), Namespace: "team"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"second/d2"}, ids)
+	require.Empty(t, found.Lacking)
+
+	k.repository.gone = true
+	_, _, err = find(FindBackupsInput{At: day(9)})
+	require.ErrorContains(t, err, "does not answer", "it may hold newer ones")
+}
+
+func TestFindBackupLooksEverywhere(t *testing.T) {
 	k := newKeeper()
 	k.repository.backups = []fakeBackup{backupOf("aaaaaaaa1", "rbd-fs", "data", day(1))}
 	second := &fakeRepository{dumped: qcow2Of(t, 8<<20)}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,15 +50,17 @@ type fakeTemporal struct {
 	result       workflows.BackupVolumeResult
 	restored     workflows.RestoreVolumeResult
 	settled      workflows.SettleRestoreResult
-	retained     workflows.RetainResult
-	pruned       workflows.PruneResult
-	verified     workflows.VerifyResult
-	reconciled   workflows.ReconcileResult
-	looks        []activities.RepositoryLook
-	copied       workflows.CopyResult
-	held         activities.Held
-	runErr       error
-	pages        []*workflowservice.ListWorkflowExecutionsResponse
+	// planned is what a plan of many restores tells, and many how these ended.
+	planned, many workflows.RestoreClaimsResult
+	retained      workflows.RetainResult
+	pruned        workflows.PruneResult
+	verified      workflows.VerifyResult
+	reconciled    workflows.ReconcileResult
+	looks         []activities.RepositoryLook
+	copied        workflows.CopyResult
+	held          activities.Held
+	runErr        error
+	pages         []*workflowservice.ListWorkflowExecutionsResponse
 	// known are listed as Temporal would, if there are no pages; pending are the
 	// activities of those that run, by workflow ID.
 	known      []*workflowpb.WorkflowExecutionInfo
@@ -71,6 +74,7 @@ type fakeTemporal struct {
 	input      workflows.BackupVolumeInput
 	restore    workflows.RestoreVolumeInput
 	settle     workflows.SettleRestoreInput
+	manyIn     []workflows.RestoreClaimsInput
 	retain     activities.RetainInput
 	prune      activities.PruneInput
 	verify     workflows.VerifyInput
@@ -96,6 +100,8 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 		f.restore = in
 	case workflows.SettleRestoreInput:
 		f.settle = in
+	case workflows.RestoreClaimsInput:
+		f.manyIn = append(f.manyIn, in)
 	case activities.RetainInput:
 		f.retain = in
 	case activities.PruneInput:
@@ -117,6 +123,9 @@ func (f *fakeTemporal) ExecuteWorkflow(_ context.Context, options client.StartWo
 	}[options.ID]
 	if f.settle.Claim != "" {
 		want = workflows.SettleRestoreName
+	}
+	if len(f.manyIn) > 0 {
+		want = workflows.RestoreClaimsName
 	}
 	if workflow != cmp.Or(want, workflows.BackupVolumeName) {
 		return nil, errors.New("another workflow")
@@ -168,6 +177,11 @@ func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWo
 	return page, nil
 }
 
+func (f *fakeTemporal) QueryWorkflow(context.Context, string, string, string, ...any) (converter.EncodedValue, error) {
+	payloads, err := converter.GetDefaultDataConverter().ToPayloads(f.many)
+	return client.NewValue(payloads), err
+}
+
 func (f *fakeTemporal) CancelWorkflow(_ context.Context, workflowID, runID string) error {
 	f.cancelled = append(f.cancelled, workflowID+" "+runID)
 	return f.cancelErr
@@ -204,6 +218,11 @@ func (r fakeRun) Get(_ context.Context, into any) error {
 		*result = r.f.restored
 	case *workflows.SettleRestoreResult:
 		*result = r.f.settled
+	case *workflows.RestoreClaimsResult:
+		*result = r.f.many
+		if len(r.f.manyIn) == 1 {
+			*result = r.f.planned
+		}
 	case *workflows.RetainResult:
 		*result = r.f.retained
 	case *workflows.PruneResult:
@@ -242,6 +261,8 @@ type world struct {
 	swept       sweeps
 	rules       retention.Rules
 	signals     chan os.Signal
+	// answers is what a person types.
+	answers string
 	surroundings
 }
 
@@ -268,7 +289,7 @@ func newWorld(f *fakeTemporal) *world {
 func (w *world) execute(t *testing.T, args ...string) told {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	w.stdout, w.stderr = &stdout, &stderr
+	w.stdout, w.stderr, w.stdin = &stdout, &stderr, strings.NewReader(w.answers)
 	code := execute(t.Context(), w.surroundings, args)
 	return told{code: code, stdout: stdout.String(), stderr: stderr.String()}
 }

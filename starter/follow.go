@@ -27,8 +27,11 @@ type follower[R any] struct {
 	// run and not only the watching.
 	started    bool
 	interrupts <-chan os.Signal
-	now        func() time.Time
-	poll       time.Duration
+	// details says what a run does that has no activity of its own at work; nil if
+	// nobody can tell.
+	details func(ctx context.Context) string
+	now     func() time.Time
+	poll    time.Duration
 
 	stopping bool
 }
@@ -59,6 +62,7 @@ func (f *follower[R]) follow(ctx context.Context) (followed[R], error) {
 				resultOfFailure(err, &end.result)
 				return end, err
 			}
+			f.detail(ctx, &end.state)
 			f.display.show(end.state)
 		case permanent(err):
 			return end, err
@@ -77,6 +81,15 @@ func (f *follower[R]) follow(ctx context.Context) (followed[R], error) {
 				return end, err
 			}
 		}
+	}
+}
+
+func (f *follower[R]) detail(ctx context.Context, s *runState) {
+	if f.details == nil || s.step != stepBetween {
+		return
+	}
+	if text := f.details(ctx); text != "" {
+		s.step = text
 	}
 }
 

@@ -27,6 +27,7 @@ type surroundings struct {
 	// width is the width of the terminal at stderr; 0 if that is none.
 	width   int
 	environ []string
+	stdin   io.Reader
 	// screen tells how many lines the terminal at stdout has; false if that is
 	// none.
 	screen  func() (lines int, ok bool)
@@ -73,6 +74,7 @@ func main() {
 
 func realSurroundings() surroundings {
 	s := surroundings{
+		stdin:      os.Stdin,
 		stdout:     os.Stdout,
 		stderr:     os.Stderr,
 		environ:    os.Environ(),

@@ -19,6 +19,7 @@ type restoreOptions struct {
 	at, id           string
 	toDir, toFile    string
 	to               newClaim
+	many             manyClaims
 	format           string
 	path             string
 	include, exclude []string
@@ -32,8 +33,8 @@ type restoreOptions struct {
 func newRestoreCommand(s surroundings) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore BACKUP (--to NAMESPACE/CLAIM | --in-place | --to-dir DIR | --to-file FILE)",
-		Short: "Restore a backup to a new claim, in place, to a directory or a file",
+		Use:   "restore (BACKUP (--to NAMESPACE/CLAIM | --in-place | --to-dir DIR | --to-file FILE) | --namespace NAMESPACE | --all)",
+		Short: "Restore a backup to a new claim, in place, to a directory or a file; or many to claims",
 		Long: `Restore a backup to a new claim, in place, or its files to a directory, or the disk of a
 block volume to a raw or QCOW2 file or to standard output.
 
@@ -47,6 +48,11 @@ differs is written. --scale-down ends the pods meanwhile. What the volume held b
 kept in a snapshot for three days, or until ` + "`ammonite restore NAMESPACE/CLAIM --commit`" + `;
 --undo goes back to that. A restore that fails or is stopped goes back by itself.
 
+--namespace and --all restore the newest good backup of each of many claims, as the
+repositories tell of them; nothing else has to exist any more. The plan is shown first.
+Claims that are there already stay as they are, so that the same command again does what
+is left.
+
 A directory or file needs the repository and its password alone. A directory must be
 empty or not exist. One in which a restore of the same backup ended too soon is gone on
 with: run the same command again. A file must not exist; it appears when it is complete.
@@ -57,13 +63,26 @@ What was written is read again and compared, unless that is switched off.
   ammonite restore shop/data@2026-03-01 --to lab/data --storage-class fast --size 20Gi
   ammonite restore shop/data --in-place
   ammonite restore shop/data --undo
+  ammonite restore --namespace shop --to-namespace shop-again --make-namespaces
+  ammonite restore --all --make-namespaces --storage-class fast
   ammonite restore shop/data --to-dir /mnt/data
   ammonite restore shop/data --at 2026-03-01T12:00 --to-dir etc --path /etc
   ammonite restore shop/data --to-dir found --include '*.sql'
   ammonite restore shop/disk --to-file disk.qcow2
   ammonite restore shop/disk --to-file - | ssh host 'cat > disk.qcow2'`,
-		Args: cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.many.asked() {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.many.asked() {
+				if err := o.readTime(); err != nil {
+					return exit(exitUsage, err)
+				}
+				return classed(restoreMany(cmd.Context(), s, o))
+			}
 			if err := o.read(args[0]); err != nil {
 				return exit(exitUsage, err)
 			}
@@ -90,7 +109,8 @@ What was written is read again and compared, unless that is switched off.
 	o.to.addFlags(cmd)
 	f.BoolVar(&o.commit, "commit", false, "give up what the volume held before the last restore in place")
 	f.BoolVar(&o.undo, "undo", false, "go back to what the volume held before the last restore in place")
-	cmd.MarkFlagsOneRequired("to", "in-place", "to-dir", "to-file", "commit", "undo")
+	o.many.addFlags(cmd)
+	cmd.MarkFlagsOneRequired("to", "in-place", "to-dir", "to-file", "commit", "undo", "namespace", "all")
 	for _, settling := range []string{"commit", "undo"} {
 		cmd.MarkFlagsMutuallyExclusive("to", "to-dir", "to-file", settling)
 		for _, other := range []string{"in-place", "undo-for", "at", "snapshot", "path", "include", "exclude", "node", "no-verify", "accept-losses"} {
@@ -115,7 +135,7 @@ func (o *restoreOptions) read(arg string) (err error) {
 	case given && (o.at != "" || o.id != ""):
 		return fmt.Errorf("%s says already which backup is meant: leave out --at and --snapshot", arg)
 	case o.at != "":
-		o.point.At, err = catalogue.ParseTime(o.at)
+		err = o.readTime()
 	case o.id != "":
 		var p catalogue.Point
 		if p, err = catalogue.Parse(o.id); err == nil && p.ID == "" {
@@ -138,6 +158,14 @@ func (o *restoreOptions) read(arg string) (err error) {
 		return err
 	}
 	return o.chooseFormat()
+}
+
+// readTime understands --at.
+func (o *restoreOptions) readTime() (err error) {
+	if o.at != "" {
+		o.point.At, err = catalogue.ParseTime(o.at)
+	}
+	return err
 }
 
 func (o *restoreOptions) chooseFormat() error {

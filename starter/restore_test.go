@@ -381,7 +381,7 @@ func TestRestoreRefusals(t *testing.T) {
 		code int
 		says string
 	}{
-		"restore shop/data":                                           {exitUsage, "at least one of the flags in the group [to in-place to-dir to-file commit undo] is required"},
+		"restore shop/data":                                           {exitUsage, "at least one of the flags in the group [to in-place to-dir to-file commit undo namespace all] is required"},
 		"restore shop --to-dir " + to:                                 {exitUsage, `"shop" is neither a claim nor the ID of a backup`},
 		"restore shop/data@soon --to-dir " + to:                       {exitUsage, `"soon" is not a time. Write it as`},
 		"restore shop/data@2026 --at 2026-03-01 --to-dir x":           {exitUsage, `"2026" is not a time`},

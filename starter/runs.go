@@ -116,7 +116,7 @@ type work struct {
 
 var (
 	backups  = work{[]string{workflows.BackupVolumeName}, backup.WorkflowID}
-	restores = work{[]string{workflows.RestoreVolumeName, workflows.SettleRestoreName}, backup.RestoreID}
+	restores = work{[]string{workflows.RestoreVolumeName, workflows.SettleRestoreName, workflows.RestoreClaimsName}, backup.RestoreID}
 )
 
 // runsQuery finds the runs of the selection. It goes by workflow ID, which

@@ -83,8 +83,8 @@ func TestRunsOfNothing(t *testing.T) {
 	require.Equal(t, []string{
 		"WorkflowType IN ('BackupVolume') AND WorkflowId STARTS_WITH 'backup/shop/'",
 		"WorkflowType IN ('BackupVolume') AND WorkflowId = 'backup/shop/data'",
-		"WorkflowType IN ('RestoreVolume', 'SettleRestore') AND WorkflowId STARTS_WITH 'restore/shop/'",
-		"WorkflowType IN ('RestoreVolume', 'SettleRestore') AND WorkflowId = 'restore/shop/data'",
+		"WorkflowType IN ('RestoreVolume', 'SettleRestore', 'RestoreClaims') AND WorkflowId STARTS_WITH 'restore/shop/'",
+		"WorkflowType IN ('RestoreVolume', 'SettleRestore', 'RestoreClaims') AND WorkflowId = 'restore/shop/data'",
 	}, f.queries)
 }
 

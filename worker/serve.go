@@ -257,7 +257,7 @@ func (p *process) addControl(ctx context.Context) error {
 	})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: p.kubernetes, Targets: p.kubernetes, Ceph: p.ceph.find, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
+		Claims: p.kubernetes, Targets: p.kubernetes, Namespaces: p.kubernetes, Ceph: p.ceph.find, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
 		Placement: p.repositories.rules, ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})
@@ -286,6 +286,7 @@ func registerWorkflows(w worker.WorkflowRegistry) {
 		workflows.HoldName:             workflows.Hold,
 		workflows.RestoreVolumeName:    workflows.RestoreVolume,
 		workflows.SettleRestoreName:    workflows.SettleRestore,
+		workflows.RestoreClaimsName:    workflows.RestoreClaims,
 	} {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 	}

@@ -85,6 +85,15 @@ func RestoredName(run string) string { return "restored-" + run }
 // RestoreID is the ID of the workflow that makes a claim of a backup: one for each claim.
 func RestoreID(to Claim) string { return boundedID("restore/" + to.Namespace + "/" + to.Name) }
 
+// RestoresID is the ID of the workflow that restores the claims of a namespace, or of all
+// if that is empty: one for each.
+func RestoresID(namespace string) string {
+	if namespace == "" {
+		return "restores"
+	}
+	return "restores/" + namespace
+}
+
 // Layout is how the objects of an image are laid out; 0 leaves it to Ceph.
 type Layout struct {
 	ObjectSize, StripeUnit, StripeCount uint64

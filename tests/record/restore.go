@@ -5,6 +5,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
 )
 
@@ -55,7 +56,29 @@ func (r *recorder) restores(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.ended(ctx, "settle-restore", run)
+	if err := r.ended(ctx, "settle-restore", run); err != nil {
+		return err
+	}
+	return r.manyRestores(ctx)
+}
+
+// manyRestores records the restore of all backups to another namespace.
+func (r *recorder) manyRestores(ctx context.Context) error {
+	again := r.Namespace + "-again"
+	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: backup.RestoresID(r.Namespace), TaskQueue: backup.ControlQueue},
+		workflows.RestoreClaimsName, workflows.RestoreClaimsInput{Namespace: r.Namespace, ToNamespace: again, MakeNamespaces: true, StorageClass: r.Namespace})
+	if err != nil {
+		return err
+	}
+	if err := r.ended(ctx, "restore-claims", run); err != nil {
+		return err
+	}
+	for _, claim := range []string{"data", "disk"} {
+		if _, err := r.Adopt(ctx, again, claim); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ended records a run that must succeed.
