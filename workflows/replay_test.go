@@ -34,7 +34,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 	}
 	for _, name := range []string{workflows.BackupVolumeName, workflows.ReconcileName, workflows.SweepName, workflows.RetainName,
 		workflows.PruneName, workflows.VerifyRepositoryName, workflows.ExclusiveName, workflows.UnlockName, workflows.RepositoriesName, workflows.CopyName, workflows.HoldName,
-		workflows.RestoreVolumeName, workflows.SettleRestoreName} {
+		workflows.RestoreVolumeName, workflows.SettleRestoreName, workflows.RestoreClaimsName} {
 		require.True(t, types[name], "there is a history of each workflow: %s", name)
 	}
 }
@@ -73,6 +73,7 @@ func replay(history *historypb.History, backupVolume, reconcile any) error {
 	replayer.RegisterWorkflowWithOptions(workflows.Repositories, workflow.RegisterOptions{Name: workflows.RepositoriesName})
 	replayer.RegisterWorkflowWithOptions(workflows.RestoreVolume, workflow.RegisterOptions{Name: workflows.RestoreVolumeName})
 	replayer.RegisterWorkflowWithOptions(workflows.SettleRestore, workflow.RegisterOptions{Name: workflows.SettleRestoreName})
+	replayer.RegisterWorkflowWithOptions(workflows.RestoreClaims, workflow.RegisterOptions{Name: workflows.RestoreClaimsName})
 	replayer.RegisterWorkflowWithOptions(reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	return replayer.ReplayWorkflowHistory(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), history)
 }
