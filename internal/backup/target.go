@@ -3,6 +3,7 @@ package backup
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // StorageClass is what a Kubernetes StorageClass says of the volumes of one of
@@ -14,11 +15,12 @@ type StorageClass struct {
 	MountOptions []string          `json:"mountOptions,omitempty"`
 }
 
-// Parameters of a StorageClass of ceph-csi's RBD driver; see examples/rbd/storageclass.yaml
-// of ceph-csi.
+// Parameters of a StorageClass of ceph-csi's; see examples/rbd/storageclass.yaml and
+// examples/cephfs/storageclass.yaml there. The pool of one for CephFS is a data pool.
 const (
 	ParameterClusterID   = "clusterID"
 	ParameterPool        = "pool"
+	ParameterFilesystem  = "fsName"
 	ParameterDataPool    = "dataPool"
 	ParameterFeatures    = "imageFeatures"
 	ParameterObjectSize  = "objectSize"
@@ -38,12 +40,16 @@ type Target struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Class       StorageClass      `json:"class"`
 	Kind        Kind              `json:"kind"`
-	// FSType is the filesystem that is made; empty for a block device.
+	// FSType is the filesystem that is made; empty for a block device and a subvolume.
 	FSType string `json:"fsType,omitempty"`
 	// Source is where the data go. Its image is called after the run until it is the
-	// claim's, like a clone, and so is removed with the run if that fails.
+	// claim's, like a clone, and so is removed with the run if that fails. A subvolume,
+	// which cannot be called otherwise later, has its final name, and another one that is
+	// called like a clone, and empty, says that it is not the claim's yet.
 	Source
 	SizeBytes uint64 `json:"sizeBytes"`
+	// Writer is the Ceph client, without "client.", by which nodes write a subvolume.
+	Writer string `json:"writer,omitempty"`
 }
 
 // TargetRequest says what volume a restore is to make.
@@ -78,9 +84,21 @@ func (t Target) Volume() Volume {
 	return Volume{Claim: t.Claim, PV: t.PV, Kind: t.Kind, FSType: t.FSType, Source: t.Source, SizeBytes: t.SizeBytes}
 }
 
+// restoredPrefix begins the names of what restores make.
+const restoredPrefix = "restored-"
+
 // RestoredName is the name of the PersistentVolume that a restore makes, and of the image
-// behind it.
-func RestoredName(run string) string { return "restored-" + run }
+// or subvolume behind it.
+func RestoredName(run string) string { return restoredPrefix + run }
+
+// ParseRestoredName returns the run of such a name, and whether it is one.
+func ParseRestoredName(name string) (run string, ok bool) {
+	run, ok = strings.CutPrefix(name, restoredPrefix)
+	if !ok {
+		return "", false
+	}
+	return ParseSnapshotName(SnapshotName(run))
+}
 
 // RestoreID is the ID of the workflow that makes a claim of a backup: one for each claim.
 func RestoreID(to Claim) string { return boundedID("restore/" + to.Namespace + "/" + to.Name) }

@@ -121,7 +121,8 @@ func (s Source) String() string {
 	return s.Image.String()
 }
 
-// Remnant is a snapshot or a clone in Ceph that is called as a run's.
+// Remnant is a snapshot or a clone in Ceph that is called as a run's, or a subvolume that
+// a run writes into.
 type Remnant struct {
 	// Run is the ID of the run whose name it bears.
 	Run string `json:"run"`
@@ -130,6 +131,9 @@ type Remnant struct {
 	Source Source `json:"source,omitzero"`
 	// Clone is zero for a snapshot.
 	Clone Image `json:"clone,omitzero"`
+	// Target is the subvolume that a restore has begun to write into; zero for a snapshot
+	// or a clone.
+	Target Subvolume `json:"target,omitzero"`
 	// Namespace is the Temporal namespace of the run, as far as it says.
 	Namespace string `json:"namespace,omitempty"`
 	// Hidden says that the snapshot was removed, and is kept by Ceph until its last
@@ -142,6 +146,8 @@ func (r Remnant) String() string {
 	switch {
 	case r.Clone != (Image{}):
 		return "clone " + r.Clone.String()
+	case r.Target != (Subvolume{}):
+		return "unfinished subvolume " + r.Target.String()
 	case r.Hidden:
 		return "removed snapshot " + r.Source.String() + "@" + SnapshotName(r.Run)
 	}

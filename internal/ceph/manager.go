@@ -44,6 +44,19 @@ func (c *Cluster) inManager(ctx context.Context, f func(manager) error) error {
 	return f(manager{admin.NewFromConn(conn), conn})
 }
 
+// command runs a command of the manager's that go-ceph does not know.
+func (m manager) command(args map[string]string) error {
+	text, err := json.Marshal(args)
+	if err != nil {
+		return err
+	}
+	_, status, err := m.conn.MgrCommand([][]byte{text})
+	if err != nil && status != "" {
+		err = fmt.Errorf("%w: %s", err, status)
+	}
+	return err
+}
+
 // utc returns the instant that the manager means by a time of day, which it
 // prints in its own time zone and without naming that. A time of before the last
 // change of the clocks is an hour off.

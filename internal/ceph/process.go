@@ -218,6 +218,29 @@ func (p *Process) EnsureRestoredAbsent(ctx context.Context, image backup.Image) 
 	return err
 }
 
+// EnsureSubvolume is Cluster.EnsureSubvolume.
+func (p *Process) EnsureSubvolume(ctx context.Context, t backup.Target) (backup.Subvolume, error) {
+	return remote[backup.Subvolume](ctx, p, "EnsureSubvolume", Call{Target: t})
+}
+
+// GiveSubvolume is Cluster.GiveSubvolume.
+func (p *Process) GiveSubvolume(ctx context.Context, s backup.Subvolume) error {
+	_, err := remote[bool](ctx, p, "GiveSubvolume", Call{Subvolume: s})
+	return err
+}
+
+// EnsureUnfinishedAbsent is Cluster.EnsureUnfinishedAbsent.
+func (p *Process) EnsureUnfinishedAbsent(ctx context.Context, s backup.Subvolume, writer string) error {
+	_, err := remote[bool](ctx, p, "EnsureUnfinishedAbsent", Call{Subvolume: s, Name: writer})
+	return err
+}
+
+// EnsureGivenAbsent is Cluster.EnsureGivenAbsent.
+func (p *Process) EnsureGivenAbsent(ctx context.Context, s backup.Subvolume) error {
+	_, err := remote[bool](ctx, p, "EnsureGivenAbsent", Call{Subvolume: s})
+	return err
+}
+
 // EnsureUndo is Cluster.EnsureUndo.
 func (p *Process) EnsureUndo(ctx context.Context, image backup.Image, run string) error {
 	_, err := remote[bool](ctx, p, "EnsureUndo", Call{Image: image, Name: run})

@@ -21,7 +21,8 @@ import (
 )
 
 // Remnants lists everything in the cluster that is called as Ammonite calls what it
-// makes for a run, whoever's it is: snapshots of images and of subvolumes, and clones.
+// makes for a run, whoever's it is: snapshots of images and of subvolumes, clones, and
+// subvolumes that restores have begun to write into.
 // Images in the trash count, and so do snapshots that were removed while a clone needed
 // them. It only reads. Pools and file systems that the user may not look into are left
 // out: nothing is made there either. An error says what else could not be looked into,
@@ -281,7 +282,7 @@ func parseImage(s string) backup.Image {
 	return backup.Image{}
 }
 
-// subvolumeRemnants asks for the snapshots of every subvolume.
+// subvolumeRemnants lists every subvolume, and asks for its snapshots.
 func (c *Cluster) subvolumeRemnants(ctx context.Context) ([]backup.Remnant, error) {
 	return read(ctx, c, func(*rados.Conn) (found []backup.Remnant, err error) {
 		err = c.inManager(ctx, func(m manager) error {
@@ -315,17 +316,19 @@ func (m manager) remnants(ctx context.Context, filesystem string) (found []backu
 			if err := ctx.Err(); err != nil {
 				return found, err
 			}
+			at := backup.Subvolume{Filesystem: filesystem, Group: cmp.Or(group, noGroup), Name: subvolume}
+			if r, ok := unfinished(at); ok {
+				found = append(found, r)
+			}
 			snapshots, err := m.ListSubVolumeSnapshots(filesystem, group, subvolume)
 			// One that is gone by now, or is still being made, has no snapshots. One whose
 			// description is damaged is no reason not to look at the others.
 			if err != nil && !missing(err) && errno(err) != syscall.EAGAIN {
-				unseen = errors.Join(unseen, fmt.Errorf("subvolume %s/%s/%s: %w", filesystem, cmp.Or(group, noGroup), subvolume, err))
+				unseen = errors.Join(unseen, fmt.Errorf("subvolume %s: %w", at, err))
 			}
 			for _, s := range snapshots {
 				if run, ok := backup.ParseSnapshotName(s); ok {
-					found = append(found, backup.Remnant{Run: run, Source: backup.Source{
-						Subvolume: backup.Subvolume{Filesystem: filesystem, Group: cmp.Or(group, noGroup), Name: subvolume},
-					}})
+					found = append(found, backup.Remnant{Run: run, Source: backup.Source{Subvolume: at}})
 				}
 			}
 		}

@@ -17,9 +17,10 @@ type Call struct {
 	Name     string
 	Snapshot backup.Snapshot
 	Metadata map[string]string
-	// Target is what a restore makes.
-	Target backup.Target
-	Count  int
+	// Target is what a restore makes, Subvolume what it has made.
+	Target    backup.Target
+	Subvolume backup.Subvolume
+	Count     int
 	// Until is how long something is kept.
 	Until time.Time
 	// Predecessor is a remnant.
@@ -81,6 +82,31 @@ func (s *Service) GiveTarget(c Call, a *Answer[bool]) error {
 // EnsureRestoredAbsent answers Process.EnsureRestoredAbsent.
 func (s *Service) EnsureRestoredAbsent(c Call, a *Answer[bool]) error {
 	a.Failed = backup.MessageOf(s.cluster.EnsureRestoredAbsent(unbounded, c.Image))
+	return nil
+}
+
+// EnsureSubvolume answers Process.EnsureSubvolume.
+func (s *Service) EnsureSubvolume(c Call, a *Answer[backup.Subvolume]) error {
+	made, err := s.cluster.EnsureSubvolume(unbounded, c.Target)
+	*a = Answer[backup.Subvolume]{made, backup.MessageOf(err)}
+	return nil
+}
+
+// GiveSubvolume answers Process.GiveSubvolume.
+func (s *Service) GiveSubvolume(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.GiveSubvolume(unbounded, c.Subvolume))
+	return nil
+}
+
+// EnsureUnfinishedAbsent answers Process.EnsureUnfinishedAbsent.
+func (s *Service) EnsureUnfinishedAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.EnsureUnfinishedAbsent(unbounded, c.Subvolume, c.Name))
+	return nil
+}
+
+// EnsureGivenAbsent answers Process.EnsureGivenAbsent.
+func (s *Service) EnsureGivenAbsent(c Call, a *Answer[bool]) error {
+	a.Failed = backup.MessageOf(s.cluster.EnsureGivenAbsent(unbounded, c.Subvolume))
 	return nil
 }
 

@@ -13,9 +13,12 @@ import (
 	"github.com/ammonite-backup/ammonite/internal/backup"
 )
 
-// CheckTarget returns an InvalidInput failure if no image can be made as the target's
-// StorageClass says. It only reads.
+// CheckTarget returns an InvalidInput failure if no image or subvolume can be made as the
+// target's StorageClass says. It only reads.
 func (c *Cluster) CheckTarget(ctx context.Context, t backup.Target) error {
+	if t.IsSubvolume() {
+		return c.checkSubvolumeTarget(ctx, t)
+	}
 	if layout, err := t.Class.Layout(); err != nil {
 		return err
 	} else if _, err := orderOf(layout.ObjectSize); err != nil {

@@ -21,10 +21,27 @@ func (c *Ceph) users() []cephUser {
 		{"mds.a", [][2]string{{"mon", "profile mds"}, {"mgr", "profile mds"}, {"osd", "allow *"}, {"mds", "allow *"}}},
 		{"client." + c.ControlUser, control},
 		{"client." + c.NodeUser, node},
-		{"client." + c.RestoreUser, [][2]string{
-			{"mon", "profile rbd"},
-			{"osd", fmt.Sprintf("profile rbd pool=%s, profile rbd pool=%s", VolumePool, DataPool)},
-		}},
+		{"client." + c.RestoreUser, c.restoreCaps()},
+	}
+}
+
+// restoreCaps lets a user write images, make, write and remove subvolumes, and shut out
+// others of the same name who write to one.
+func (c *Ceph) restoreCaps() [][2]string {
+	mon := "profile rbd"
+	osd := fmt.Sprintf("profile rbd pool=%s, profile rbd pool=%s", VolumePool, DataPool)
+	if !c.filesystem {
+		return [][2]string{{"mon", mon}, {"osd", osd}}
+	}
+	return [][2]string{
+		{"mon", mon + ", allow r"},
+		{"mgr", "allow module volumes r" +
+			", allow command 'fs subvolume create'" +
+			", allow command 'fs subvolume getpath'" +
+			", allow command 'fs subvolume evict'" +
+			", allow command 'fs subvolume rm'"},
+		{"mds", "allow rw fsname=" + Filesystem + " path=/volumes"},
+		{"osd", osd + ", allow rw tag cephfs data=" + Filesystem},
 	}
 }
 
