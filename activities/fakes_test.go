@@ -278,9 +278,10 @@ type fakeRepository struct {
 	// touched are the backups that it touches.
 	touched []string
 	locks   []backup.Lock
-	// dumped is the content of the disk in every backup, and restored what each restore
-	// of files does.
+	// dumped is the content of the disk in every backup, listed its files, and restored
+	// what each restore of files does.
 	dumped   []byte
+	listed   []restic.Entry
 	restored func() (restic.Restored, error)
 }
 
@@ -291,6 +292,13 @@ func (r *fakeRepository) Dump(_ context.Context, _ command.Runner, _, _ string, 
 
 func (r *fakeRepository) Node(context.Context, command.Runner, string, string) (restic.Node, error) {
 	return restic.Node{Type: "dir", Mode: 0o755}, nil
+}
+
+func (r *fakeRepository) List(_ context.Context, _ command.Runner, _, _ string, _ bool, each func(restic.Entry)) error {
+	for _, e := range r.listed {
+		each(e)
+	}
+	return nil
 }
 
 func (r *fakeRepository) Restore(context.Context, command.Runner, restic.RestoreRequest, func(backup.Progress)) (restic.Restored, error) {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +37,9 @@ type DirectoryRequest struct {
 	// Exact removes what the directory holds beside what is restored, but for lost+found;
 	// with Include or Exclude, only what these choose.
 	Exact bool
+	// Wraps says that the target's filesystem keeps of a time its seconds since 1970 in 32
+	// bits, and takes any other time for one of these.
+	Wraps bool
 	// Verify reads all files again.
 	Verify bool
 }
@@ -85,6 +90,11 @@ func Directory(ctx context.Context, s Source, q DirectoryRequest, progress func(
 		result.Failed = append(result.Failed, fmt.Sprintf("%s itself: %v", q.Target, err))
 		result.FailedCount++
 	}
+	if q.Wraps {
+		if err := wrapped(ctx, s, place, target, node, &result.Restored); err != nil {
+			return result, err
+		}
+	}
 	result.Verified = q.Verify && result.FailedCount == 0
 	switch {
 	case q.Own:
@@ -131,6 +141,31 @@ func prepare(target, mark string) (resumed bool, err error) {
 
 func unusable(target string, err error) error {
 	return backup.Fail(backup.InvalidInput, "nothing can be restored into "+target, "Name a directory that you may write to.", err)
+}
+
+// mostWrapped bounds how many of such files are listed.
+const mostWrapped = 100
+
+// wrapped adds what was restored but for its time, which the filesystem does not hold.
+func wrapped(ctx context.Context, s Source, place, target string, root restic.Node, r *restic.Restored) error {
+	look := func(name string, at time.Time) {
+		if sec := at.Unix(); sec >= 0 && sec <= math.MaxUint32 {
+			return
+		}
+		if _, err := os.Lstat(filepath.Join(target, name)); err != nil {
+			return // it was not asked for, or has failed as a whole
+		}
+		r.FailedCount++
+		if len(r.Failed) < mostWrapped {
+			r.Failed = append(r.Failed, fmt.Sprintf("%s: its time %s became another one: CephFS holds those from 1970 to 2106", name, at.UTC().Format(time.RFC3339)))
+		}
+	}
+	look("/", root.Modified)
+	return s.Repository.List(ctx, s.Run, s.ID, place, true, func(e restic.Entry) {
+		if within := strings.TrimPrefix(e.Path, place); within != "" {
+			look(within, e.Modified)
+		}
+	})
 }
 
 // dress gives a directory what restic gives to all that it restores, but not to the

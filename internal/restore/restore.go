@@ -17,6 +17,7 @@ import (
 type Repository interface {
 	Restore(ctx context.Context, run command.Runner, q restic.RestoreRequest, progress func(backup.Progress)) (restic.Restored, error)
 	Node(ctx context.Context, run command.Runner, id, path string) (restic.Node, error)
+	List(ctx context.Context, run command.Runner, id, dir string, recursive bool, each func(restic.Entry)) error
 	Dump(ctx context.Context, run command.Runner, id, path string, w io.Writer) error
 }
 
