@@ -51,6 +51,15 @@ type Ceph interface {
 	RemovePredecessorRemnant(ctx context.Context, r backup.PredecessorRemnant) error
 }
 
+// Subvolumes is what the control side needs from a Ceph cluster to restore to CephFS.
+type Subvolumes interface {
+	CheckTarget(ctx context.Context, t backup.Target) error
+	EnsureSubvolume(ctx context.Context, t backup.Target) (backup.Subvolume, error)
+	GiveSubvolume(ctx context.Context, s backup.Subvolume) error
+	EnsureUnfinishedAbsent(ctx context.Context, s backup.Subvolume, writer string) error
+	EnsureGivenAbsent(ctx context.Context, s backup.Subvolume) error
+}
+
 // runs answers what Temporal knows about workflow runs.
 type runs interface {
 	// Open reports whether the run, or the one that a reset replaced it by, has
@@ -76,6 +85,9 @@ type Control struct {
 	// Ceph finds a cluster by ceph-csi's name for it. A cluster that is not
 	// configured is a VolumeUnsupported failure.
 	Ceph func(clusterID string) (Ceph, error)
+	// Writer finds it as the Ceph client by which nodes write what restores make, and
+	// returns that client's name.
+	Writer func(clusterID string) (Subvolumes, string, error)
 	// ClusterIDs are those of all that are configured.
 	ClusterIDs []string
 	Runs       runs
@@ -311,15 +323,20 @@ type CleanupInput struct {
 	Source backup.Source `json:"source"`
 	// ScratchPool is empty when the run makes no clones.
 	ScratchPool string `json:"scratchPool,omitempty"`
+	// Target is the subvolume that a restore has written into.
+	Target backup.Subvolume `json:"target,omitzero"`
 }
 
-// Cleanup removes every clone of the run, of whichever attempt, and its
-// snapshot. What is gone already is fine, so a repeat goes on where the last
+// Cleanup removes every clone of the run, of whichever attempt, its snapshot, and the
+// subvolume that it has written into, unless that is its claim's. What is gone already is fine, so a repeat goes on where the last
 // one stopped. A clone that a node still holds is a benign failure, NotReadyYet,
 // until the node lets go.
 func (c *Control) Cleanup(ctx context.Context, in CleanupInput) error {
 	ctx, done := uninterrupted(ctx)
 	defer done()
+	if in.Target != (backup.Subvolume{}) {
+		return toFailure(c.removeSubvolume(ctx, in.Source.ClusterID, in.Target))
+	}
 	cluster, err := c.Ceph(in.Source.ClusterID)
 	if err != nil {
 		return toFailure(err)

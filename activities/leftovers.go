@@ -66,8 +66,8 @@ const mostLeftovers = 500
 // Clusters lists the Ceph clusters that are configured, by ceph-csi's names for them.
 func (c *Control) Clusters(context.Context) ([]string, error) { return c.ClusterIDs, nil }
 
-// FindLeftovers looks through a whole Ceph cluster for snapshots and clones that bear
-// the name of a run, and asks Temporal whether that run still needs them. It only reads.
+// FindLeftovers looks through a whole Ceph cluster for snapshots, clones and subvolumes
+// that bear the name of a run, and asks Temporal whether that run still needs them. It only reads.
 //
 // What a run of another Temporal namespace made is nobody's business here. What bears
 // the name of a run that Temporal does not know may be another installation's, or of a
@@ -158,7 +158,7 @@ func (s *sorter) sort(r backup.Remnant) {
 	r.Source.ClusterID = s.in.ClusterID
 	l := Leftover{
 		WorkflowID: run.WorkflowID, RunID: r.Run, Lease: Lease{Run: r.Run},
-		Source: r.Source, ScratchPool: r.Clone.Pool, What: r.String(), Why: why,
+		Source: r.Source, ScratchPool: r.Clone.Pool, Target: r.Target, What: r.String(), Why: why,
 	}
 	if len(s.found.Leftovers) == mostLeftovers {
 		s.found.More++

@@ -41,6 +41,9 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 	young := runOf(now.Add(-10 * time.Minute))
 	half := cloned
 	half.Source = backup.Source{ClusterID: "ceph"}
+	subvolume := backup.Subvolume{Filesystem: "cephfs", Group: "csi", Name: backup.RestoredName("r")}
+	unfinished := half
+	unfinished.What, unfinished.ScratchPool, unfinished.Target = "unfinished subvolume cephfs/csi/restored-r", "", subvolume
 	for name, test := range map[string]struct {
 		remnants  []backup.Remnant
 		states    map[string]RunState
@@ -54,6 +57,7 @@ func TestLeftoversAreThoseOfRunsThatEnded(t *testing.T) {
 		"half a clone":    {remnants: []backup.Remnant{{Run: "r", Clone: clone}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{half}}},
 		"with its clone":  {remnants: []backup.Remnant{{Run: "r", Source: image, Hidden: true}, {Run: "r", Source: image, Clone: clone}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{cloned}}},
 		"without a clone": {remnants: []backup.Remnant{{Run: "r", Source: image, Hidden: true}}, states: ended, kept: "rbd children"},
+		"a subvolume":     {remnants: []backup.Remnant{{Run: "r", Target: subvolume}}, states: ended, want: FoundLeftovers{Leftovers: []Leftover{unfinished}}},
 		"goes on":         {remnants: []backup.Remnant{{Run: "r", Source: image}}, states: map[string]RunState{"r": {Known: true, Open: true}}, want: FoundLeftovers{Living: 1}},
 		"has just ended": {
 			remnants: []backup.Remnant{{Run: "r", Source: image}}, want: FoundLeftovers{Living: 1},

@@ -74,10 +74,13 @@ type Access struct {
 	CephFS mount.CephFS
 	// Stream reads snapshots of images without mapping them.
 	Stream Streamer
-	// Target makes images of restores devices of the node, and Disk writes into them
-	// without that: with a right to write that the others lack.
-	Target mount.Mapper
-	Disk   DiskWriter
+	// Target makes images of restores devices of the node, Disk writes into them without
+	// that, and Subvolume mounts subvolumes of restores: with a right to write that the
+	// others lack, as the Ceph client Writer.
+	Target    mount.Mapper
+	Disk      DiskWriter
+	Subvolume mount.CephFS
+	Writer    string
 }
 
 // StreamRequest says what a Streamer writes.
@@ -139,6 +142,8 @@ type HoldSlotInput struct {
 	Lease       Lease         `json:"lease"`
 	Source      backup.Source `json:"source"`
 	ScratchPool string        `json:"scratchPool,omitempty"`
+	// Target is the subvolume that a restore writes into.
+	Target backup.Subvolume `json:"target,omitzero"`
 }
 
 // Leftover tells whose a lease directory is that an agent finds when it starts.
@@ -150,6 +155,8 @@ type Leftover struct {
 	Lease       Lease         `json:"lease"`
 	Source      backup.Source `json:"source"`
 	ScratchPool string        `json:"scratchPool,omitempty"`
+	// Target is a subvolume that a restore has written into.
+	Target backup.Subvolume `json:"target,omitzero"`
 	// What and Why are set where somebody looked: what there is, and why it is
 	// nobody's.
 	What string `json:"what,omitempty"`
@@ -172,7 +179,7 @@ func (n *Node) HoldSlot(ctx context.Context, in HoldSlotInput) (err error) {
 		return toFailure(err)
 	}
 	run := activity.GetInfo(ctx).WorkflowExecution
-	leftover := Leftover{WorkflowID: run.ID, RunID: run.RunID, Lease: in.Lease, Source: in.Source, ScratchPool: in.ScratchPool}
+	leftover := Leftover{WorkflowID: run.ID, RunID: run.RunID, Lease: in.Lease, Source: in.Source, ScratchPool: in.ScratchPool, Target: in.Target}
 	defer n.letGo(ctx, h, leftover)
 	if err := writeLeftover(h.dir, leftover); err != nil {
 		return toFailure(err)
@@ -273,7 +280,9 @@ type StepInput struct {
 	// Manifest is for the step that stores, see Plan.
 	Manifest string `json:"manifest,omitempty"`
 	// Writing is set when the volume is the target of a restore, and Clone its image.
-	Writing bool `json:"writing,omitempty"`
+	// Writer is the Ceph client that a subvolume is to be written by.
+	Writing bool   `json:"writing,omitempty"`
+	Writer  string `json:"writer,omitempty"`
 }
 
 // mapper is what maps the step's image.
@@ -312,6 +321,9 @@ func (n *Node) Fsck(ctx context.Context, in StepInput) (report string, err error
 // mounted.
 func (n *Node) Mount(ctx context.Context, in StepInput) error {
 	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) error {
+		if in.Volume.Kind == backup.KindCephFS && in.Writing {
+			return in.mountSubvolume(ctx, h, access)
+		}
 		if in.Volume.Kind == backup.KindCephFS {
 			return access.CephFS.Mount(ctx, h.place, in.Volume.Subvolume, in.Snapshot.Name, h.dir, backup.DataPath)
 		}

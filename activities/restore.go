@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,6 +54,30 @@ func (n *Node) Format(ctx context.Context, in StepInput) error {
 			}
 		}
 		return mount.Format(ctx, h.place, h.device, in.Volume.FSType)
+	})
+}
+
+// mountSubvolume mounts what a restore writes into. Another client than the one that the
+// control side shuts out when a node is lost must not write, which is a final failure.
+func (in StepInput) mountSubvolume(ctx context.Context, h *heldSlot, access Access) error {
+	if access.Writer != in.Writer {
+		return backup.Fail(backup.InvalidInput, fmt.Sprintf("nodes write as client.%s, and control workers shut out client.%s", access.Writer, in.Writer),
+			"Set AMMONITE_CEPH_RESTORE_USER to the same on all workers.", nil)
+	}
+	return access.Subvolume.Writable(ctx, h.place, in.Volume.Subvolume, h.dir, backup.DataPath)
+}
+
+// Flush has Ceph store what was restored into the mounted subvolume, and takes the mount
+// away. A repeat goes on. That something will never be stored is a LeaseLost failure, after
+// which another attempt goes on with what there is.
+func (n *Node) Flush(ctx context.Context, in StepInput) error {
+	return n.step(ctx, in, func(ctx context.Context, h *heldSlot, access Access) error {
+		err := access.Subvolume.Flush(ctx, h.place, h.dir, backup.DataPath)
+		if errors.Is(err, mount.ErrUnstored) && ctx.Err() == nil {
+			h.end(errBroken)
+			return backup.Fail(backup.LeaseLost, "writing to the subvolume", "The restore goes on by itself.", err)
+		}
+		return err
 	})
 }
 
@@ -132,7 +157,8 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 		})
 	}
 	result, err := restore.Directory(ctx, from, restore.DirectoryRequest{
-		Path: in.Path, Include: in.Include, Exclude: in.Exclude, Target: backup.DataPath, Root: h.place.Root(), Own: true, Exact: in.InPlace, Verify: !in.NoVerify,
+		Path: in.Path, Include: in.Include, Exclude: in.Exclude, Target: backup.DataPath, Root: h.place.Root(), Own: true, Exact: in.InPlace,
+		Wraps: in.Volume.Kind == backup.KindCephFS, Verify: !in.NoVerify,
 	}, track.advance)
 	if err != nil {
 		return result, err
@@ -146,11 +172,19 @@ func (n *Node) restore(ctx context.Context, h *heldSlot, in RestoreInput, track 
 			return result, backup.Fail(backup.InvalidInput, fmt.Sprintf("the volume of %d bytes is too small for what is restored", in.Volume.SizeBytes), remedy, nil)
 		}
 	}
-	if result.FailedCount > 0 && mount.Readable(ctx, h.place, h.device) != nil {
+	if result.FailedCount > 0 && in.readable(ctx, h, access) != nil {
 		h.end(errBroken)
 		return result, backup.Fail(backup.LeaseLost, "the mapping of the volume broke while it was written", "The restore goes on by itself.", nil)
 	}
 	return result, nil
+}
+
+// readable returns an error unless what is written to still answers.
+func (in RestoreInput) readable(ctx context.Context, h *heldSlot, access Access) error {
+	if in.Volume.Kind == backup.KindCephFS {
+		return access.Subvolume.Readable(ctx, h.place, backup.DataPath)
+	}
+	return mount.Readable(ctx, h.place, h.device)
 }
 
 // noRoom is what a filesystem says that is full.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -293,4 +294,89 @@ func TestSizeOfARestoredVolume(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fakeSubvolume is a CephFS that cannot store what was written.
+type fakeSubvolume struct {
+	mount.CephFS
+	mounted backup.Subvolume
+	flush   error
+}
+
+func (f *fakeSubvolume) Writable(_ context.Context, _ command.Runner, s backup.Subvolume, _, _ string) error {
+	f.mounted = s
+	return nil
+}
+
+func (f *fakeSubvolume) Flush(context.Context, command.Runner, string, string) error { return f.flush }
+
+// Two clients of different names would not keep each other from writing.
+func TestOnlyTheClientThatCanBeShutOutWrites(t *testing.T) {
+	a, in := restoring(t)
+	client := &fakeSubvolume{}
+	a.access = func(string) (Access, error) { return Access{Subvolume: client, Writer: "restore"}, nil }
+	in.Volume.Kind, in.Writer = backup.KindCephFS, "control"
+	in.Volume.Subvolume = backup.Subvolume{Name: backup.RestoredName(run)}
+	_, err := call{}.run(t, a.Mount, in.StepInput)
+	require.Equal(t, backup.InvalidInput, ClassOf(err))
+	require.ErrorContains(t, err, "nodes write as client.restore, and control workers shut out client.control")
+	require.Empty(t, client.mounted)
+	in.Writer = "restore"
+	_, err = call{}.run(t, a.Mount, in.StepInput)
+	require.NoError(t, err)
+	require.Equal(t, in.Volume.Subvolume, client.mounted)
+}
+
+func TestWhatIsNotStoredIsRestoredOnceMore(t *testing.T) {
+	a, in := restoring(t)
+	client := &fakeSubvolume{flush: errors.New("busy")}
+	a.access = func(string) (Access, error) { return Access{Subvolume: client}, nil }
+	in.Volume.Kind = backup.KindCephFS
+	_, err := call{}.run(t, a.Flush, in.StepInput)
+	require.ErrorContains(t, err, "busy")
+	require.Empty(t, ClassOf(err), "it is tried again")
+	client.flush = nil
+	_, err = call{}.run(t, a.Flush, in.StepInput)
+	require.NoError(t, err)
+	client.flush = fmt.Errorf("ceph-fuse: %w", mount.ErrUnstored)
+	_, err = call{}.run(t, a.Flush, in.StepInput)
+	require.Equal(t, backup.LeaseLost, ClassOf(err), "another attempt goes on")
+}
+
+// fakeVolumes knows which PersistentVolumes there are.
+type fakeVolumes struct {
+	targets
+	there bool
+}
+
+func (v fakeVolumes) VolumeExists(context.Context, string) (bool, error) { return v.there, nil }
+
+// fakeSubvolumes notes what becomes of subvolumes.
+type fakeSubvolumes struct {
+	Subvolumes
+	done []string
+}
+
+func (f *fakeSubvolumes) GiveSubvolume(_ context.Context, s backup.Subvolume) error {
+	f.done = append(f.done, "give "+s.Name)
+	return nil
+}
+
+func (f *fakeSubvolumes) EnsureUnfinishedAbsent(_ context.Context, s backup.Subvolume, _ string) error {
+	f.done = append(f.done, "remove "+s.Name)
+	return nil
+}
+
+// What a claim's PersistentVolume shows is never removed, whatever Ceph says of it.
+func TestCleanupKeepsTheSubvolumeOfAClaim(t *testing.T) {
+	ceph := &fakeSubvolumes{}
+	c := (&apis{}).control()
+	c.Writer = func(string) (Subvolumes, string, error) { return ceph, "restore", nil }
+	in := CleanupInput{Run: run, Target: backup.Subvolume{Name: "restored-r"}}
+	for _, there := range []bool{true, false} {
+		c.Targets = fakeVolumes{there: there}
+		_, err := call{}.run(t, c.Cleanup, in)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"give restored-r", "remove restored-r"}, ceph.done)
 }

@@ -17,6 +17,8 @@ type targets interface {
 	MakeClaim(ctx context.Context, t backup.Target, r backup.Restored) (uid string, err error)
 	MakeVolume(ctx context.Context, t backup.Target, r backup.Restored, claim string) error
 	AwaitBound(ctx context.Context, t backup.Target) bool
+	// VolumeExists reports whether there is a PersistentVolume of that name.
+	VolumeExists(ctx context.Context, name string) (bool, error)
 	Unmake(ctx context.Context, t backup.Target, r backup.Restored) (made bool, err error)
 	// Users names the pods that use a claim.
 	Users(ctx context.Context, claim backup.Claim) (pods []string, err error)
@@ -60,17 +62,30 @@ func (c *Control) PlanRestore(ctx context.Context, in PlanRestoreInput) (Restore
 	if err != nil {
 		return RestorePlan{}, toFailure(err)
 	}
-	cluster, err := c.Ceph(t.ClusterID)
-	if err != nil {
-		return RestorePlan{}, toFailure(err)
-	}
-	if err := cluster.CheckTarget(ctx, t); err != nil {
+	if err := c.checkTarget(ctx, &t); err != nil {
 		return RestorePlan{}, toFailure(err)
 	}
 	if t.SizeBytes, err = sizeOf(in, sizeOfSource); err != nil {
 		return RestorePlan{}, toFailure(err)
 	}
 	return RestorePlan{Target: t, HeartbeatTimeout: c.HeartbeatTimeout}, nil
+}
+
+// checkTarget asks Ceph, as whoever is going to make the target.
+func (c *Control) checkTarget(ctx context.Context, t *backup.Target) error {
+	if t.IsSubvolume() {
+		cluster, writer, err := c.Writer(t.ClusterID)
+		if err != nil {
+			return err
+		}
+		t.Writer = writer
+		return cluster.CheckTarget(ctx, *t)
+	}
+	cluster, err := c.Ceph(t.ClusterID)
+	if err != nil {
+		return err
+	}
+	return cluster.CheckTarget(ctx, *t)
 }
 
 // sizeOf decides how large the volume is: as asked for, or as the backup's disk or its
@@ -92,21 +107,32 @@ func sizeOf(in PlanRestoreInput, source uint64) (uint64, error) {
 	return 0, backup.Fail(backup.InvalidInput, "nothing says how large the volume has to be: the claim that the backup is of is gone, and the backup does not tell", "Give its --size.", nil)
 }
 
-// MakeTargetInput says which image to make for which attempt of a restore.
+// MakeTargetInput says which image or subvolume to make for which attempt of a restore.
 type MakeTargetInput struct {
 	Target backup.Target `json:"target"`
 	Lease  Lease         `json:"lease"`
 }
 
-// MakeTarget makes the image that a restore writes into, and returns its whole name. A
-// repeat finds it, and waits by NotReadyYet failures until nobody has it open any more: a
-// node that was given up may still write.
-func (c *Control) MakeTarget(ctx context.Context, in MakeTargetInput) (backup.Image, error) {
+// MadeTarget is the image or the subvolume.
+type MadeTarget struct {
+	backup.Image
+	Subvolume backup.Subvolume `json:"subvolume,omitzero"`
+}
+
+// MakeTarget makes the image or subvolume that a restore writes into, and returns its whole
+// name. A repeat finds it. A node that was given up may still write: of an image, it waits
+// by NotReadyYet failures until nobody has it open any more, and from a subvolume it shuts
+// out whoever has it mounted.
+func (c *Control) MakeTarget(ctx context.Context, in MakeTargetInput) (MadeTarget, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
+	if in.Target.IsSubvolume() {
+		made, err := c.makeSubvolume(ctx, in.Target)
+		return MadeTarget{Subvolume: made}, toFailure(err)
+	}
 	cluster, err := c.Ceph(in.Target.ClusterID)
 	if err != nil {
-		return in.Target.Image, toFailure(err)
+		return MadeTarget{Image: in.Target.Image}, toFailure(err)
 	}
 	info := activity.GetInfo(ctx)
 	image, err := cluster.EnsureTarget(ctx, in.Target, map[string]string{
@@ -116,7 +142,7 @@ func (c *Control) MakeTarget(ctx context.Context, in MakeTargetInput) (backup.Im
 		backup.MetadataNamespace: info.Namespace,
 		backup.MetadataClaim:     in.Target.Claim.String(),
 	})
-	return image, toFailure(err)
+	return MadeTarget{Image: image}, toFailure(err)
 }
 
 // MakeClaimInput says what was restored.
@@ -143,18 +169,14 @@ func (c *Control) MakeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, 
 }
 
 func (c *Control) makeClaim(ctx context.Context, in MakeClaimInput) (MadeClaim, error) {
-	cluster, err := c.Ceph(in.Target.ClusterID)
-	if err != nil {
-		return MadeClaim{}, err
-	}
 	r := backup.Restored{Run: in.Run, From: in.From}
 	// The claim waits for its volume, and the volume is for that claim alone: so nobody can
-	// use it before the image has its final name, and nobody else ever gets it.
+	// use it before the data are the claim's, and nobody else ever gets it.
 	claim, err := c.Targets.MakeClaim(ctx, in.Target, r)
 	if err != nil {
 		return MadeClaim{}, err
 	}
-	if err := cluster.GiveTarget(ctx, in.Target.Image, in.Target.PV); err != nil {
+	if err := c.give(ctx, in.Target); err != nil {
 		return MadeClaim{}, err
 	}
 	if err := c.Targets.MakeVolume(ctx, in.Target, r, claim); err != nil {
@@ -176,11 +198,5 @@ func (c *Control) UnmakeClaim(ctx context.Context, in MakeClaimInput) (made bool
 	if err != nil || made {
 		return made, toFailure(err)
 	}
-	cluster, err := c.Ceph(in.Target.ClusterID)
-	if err != nil {
-		return false, toFailure(err)
-	}
-	image := in.Target.Image
-	image.Name = in.Target.PV
-	return false, toFailure(cluster.EnsureRestoredAbsent(ctx, image))
+	return false, toFailure(c.removeGiven(ctx, in.Target))
 }

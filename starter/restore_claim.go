@@ -187,15 +187,18 @@ func restoreSummary(to backup.Claim, end followed[workflows.RestoreVolumeResult]
 		line("backup", "%s", r.Backup)
 	}
 	if t := r.Target; t.SizeBytes > 0 {
-		what := "block device"
-		if t.FSType != "" {
+		what, in := "block device", "image"
+		switch {
+		case t.IsSubvolume():
+			what, in = "files", "subvolume"
+		case t.FSType != "":
 			what = t.FSType
 		}
 		what += " of " + size(t.SizeBytes)
 		if t.Class.Name != "" {
 			what += ", StorageClass " + t.Class.Name
 		}
-		line("volume", "%s, image %s", what, t.Image)
+		line("volume", "%s, %s %s", what, in, t.Source)
 	}
 	if n := r.Restored; n.Files > 0 {
 		what := fmt.Sprintf("%d files and directories", n.Files+n.SkippedFiles)

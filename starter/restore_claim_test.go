@@ -59,6 +59,11 @@ func TestRestoreToAClaim(t *testing.T) {
 	require.True(t, f.closedConn)
 
 	f = restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	f.restored.Target.Source = backup.Source{Subvolume: backup.Subvolume{Filesystem: "cephfs", Group: "csi", Name: "restored-run"}}
+	out = newWorld(f).execute(t, "restore", "shop/data", "--to", "shop/again")
+	require.Contains(t, out.stdout, "  volume   files of 1.0 GiB, StorageClass fast, subvolume cephfs/csi/restored-run\n")
+
+	f = restoreEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	out = newWorld(f).execute(t, "restore", "0123456789", "--to", "shop/again", "-o", "json")
 	require.Zero(t, out.code)
 	var report restoreReport

@@ -28,24 +28,40 @@ func knownClusters(s config.Worker) (*clusters.Clusters, error) {
 // connections speak to the Ceph clusters, each through a process of its own.
 type connections struct {
 	known *clusters.Clusters
-	// open holds a process for each cluster, by its ID.
-	open map[string]*ceph.Process
+	// open holds a process for each cluster, by its ID, and writing another one, as the
+	// client that writes what restores make.
+	open, writing map[string]*ceph.Process
 }
 
 func connect(known *clusters.Clusters) (*connections, error) {
-	c := &connections{known: known, open: map[string]*ceph.Process{}}
+	c := &connections{known: known, open: map[string]*ceph.Process{}, writing: map[string]*ceph.Process{}}
 	for _, cluster := range known.All() {
-		process, err := ceph.Start(ceph.Config{
-			Conf: cluster.Conf, User: cluster.User,
-			RadosNamespace: cluster.RadosNamespace, SubvolumeGroup: cluster.SubvolumeGroup, JournalNamespace: cluster.JournalNamespace,
-		})
+		process, err := processFor(cluster, cluster.User)
 		if err != nil {
 			c.close()
 			return nil, err
 		}
 		c.open[cluster.ID] = process
+		// It starts with the first restore to CephFS.
+		if c.writing[cluster.ID], err = processFor(cluster, writerOf(cluster)); err != nil {
+			c.close()
+			return nil, err
+		}
 	}
 	return c, nil
+}
+
+func processFor(cluster clusters.Cluster, user string) (*ceph.Process, error) {
+	return ceph.Start(ceph.Config{
+		Conf: cluster.Conf, User: user,
+		RadosNamespace: cluster.RadosNamespace, SubvolumeGroup: cluster.SubvolumeGroup, JournalNamespace: cluster.JournalNamespace,
+	})
+}
+
+// writerOf is the client by which what restores make is written.
+func writerOf(cluster clusters.Cluster) string {
+	const unlessNamed = "admin"
+	return cmp.Or(cluster.RestoreUser, cluster.User, unlessNamed)
 }
 
 // find is activities.Control.Ceph.
@@ -55,6 +71,15 @@ func (c *connections) find(clusterID string) (activities.Ceph, error) {
 		return nil, err
 	}
 	return c.open[cluster.ID], nil
+}
+
+// writer is activities.Control.Writer.
+func (c *connections) writer(clusterID string) (activities.Subvolumes, string, error) {
+	cluster, err := c.known.Lookup(clusterID)
+	if err != nil {
+		return nil, "", err
+	}
+	return c.writing[cluster.ID], writerOf(cluster), nil
 }
 
 // ids are those of all clusters.
@@ -79,8 +104,10 @@ func (c *connections) ready(ctx context.Context) error {
 }
 
 func (c *connections) close() {
-	for _, process := range c.open {
-		process.Close()
+	for _, process := range slices.Concat(slices.Collect(maps.Values(c.open)), slices.Collect(maps.Values(c.writing))) {
+		if process != nil {
+			process.Close()
+		}
 	}
 }
 
@@ -94,27 +121,38 @@ func nodeAccess(s config.Worker, known *clusters.Clusters) (func(clusterID strin
 		if err != nil {
 			return nil, err
 		}
-		files, err := mount.NewCephFS(s.CephFSClient, reach)
+		files, err := cephFS(s, reach)
 		if err != nil {
-			if s.CephFSClient != mount.Auto {
-				return nil, err
-			}
-			files = noCephFS{err}
+			return nil, err
 		}
-		writer := cmp.Or(cluster.RestoreUser, cluster.User)
-		target, err := mount.NewMapper(s.Mapper, mount.Ceph{Conf: cluster.Conf, User: writer})
+		writing := mount.Ceph{Conf: cluster.Conf, User: writerOf(cluster)}
+		target, err := mount.NewMapper(s.Mapper, writing)
+		if err != nil {
+			return nil, err
+		}
+		subvolume, err := cephFS(s, writing)
 		if err != nil {
 			return nil, err
 		}
 		found[cluster.ID] = activities.Access{
 			Mapper: mapper, CephFS: files, Stream: stream{conf: cluster.Conf, user: cluster.User},
-			Target: target, Disk: diskWriter{conf: cluster.Conf, user: writer},
+			Target: target, Disk: diskWriter{conf: cluster.Conf, user: writing.User},
+			Subvolume: subvolume, Writer: writing.User,
 		}
 	}
 	return func(clusterID string) (activities.Access, error) {
 		cluster, err := known.Lookup(clusterID)
 		return found[cluster.ID], err
 	}, nil
+}
+
+// cephFS is the node's client of a CephFS, or one that says why there is none.
+func cephFS(s config.Worker, reach mount.Ceph) (mount.CephFS, error) {
+	client, err := mount.NewCephFS(s.CephFSClient, reach)
+	if err != nil && s.CephFSClient == mount.Auto {
+		return noCephFS{err}, nil
+	}
+	return client, err
 }
 
 // noCephFS takes the place of a CephFS client on a node that has none, and is only
@@ -126,6 +164,12 @@ func (noCephFS) Name() string { return "none" }
 func (n noCephFS) Mount(context.Context, command.Runner, backup.Subvolume, string, string, string) error {
 	return n.why
 }
+
+func (n noCephFS) Writable(context.Context, command.Runner, backup.Subvolume, string, string) error {
+	return n.why
+}
+
+func (n noCephFS) Flush(context.Context, command.Runner, string, string) error { return n.why }
 
 func (noCephFS) Unmount(context.Context, command.Runner, string, string) error { return nil }
 

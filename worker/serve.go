@@ -212,7 +212,7 @@ func (p *process) addAgent(ctx context.Context) error {
 		WorkerStopTimeout:                  teardownAllowance,
 		Interceptors:                       interceptors(),
 	})
-	for _, step := range []any{node.Map, node.Fsck, node.Mount, node.Restic, node.Unmount, node.Unmap, node.Format, node.Restore, node.CheckFilesystem} {
+	for _, step := range []any{node.Map, node.Fsck, node.Mount, node.Restic, node.Unmount, node.Unmap, node.Format, node.Restore, node.Flush, node.CheckFilesystem} {
 		steps.RegisterActivity(step)
 	}
 	p.workers = append(p.workers, slots, []worker.Worker{steps})
@@ -257,7 +257,7 @@ func (p *process) addControl(ctx context.Context) error {
 	})
 	registerWorkflows(w)
 	w.RegisterActivityWithOptions(&activities.Control{
-		Claims: p.kubernetes, Targets: p.kubernetes, Namespaces: p.kubernetes, Ceph: p.ceph.find, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
+		Claims: p.kubernetes, Targets: p.kubernetes, Namespaces: p.kubernetes, Ceph: p.ceph.find, Writer: p.ceph.writer, ClusterIDs: p.ceph.ids(), Runs: workflowRuns{p.temporal},
 		Placement: p.repositories.rules, ScratchPool: p.settings.ScratchPool, HeartbeatTimeout: p.settings.HeartbeatTimeout,
 		Observe: observeRuns(p.registry),
 	}, activity.RegisterOptions{})

@@ -119,6 +119,6 @@ func reconcile(ctx workflow.Context, leftover activities.Leftover, ended bool, h
 			return false, err
 		}
 	}
-	cleanup := activities.CleanupInput{Run: leftover.Lease.Run, Source: leftover.Source, ScratchPool: leftover.ScratchPool}
+	cleanup := activities.CleanupInput{Run: leftover.Lease.Run, Source: leftover.Source, ScratchPool: leftover.ScratchPool, Target: leftover.Target}
 	return true, workflow.ExecuteActivity(ctx, control.Cleanup, cleanup).Get(ctx, nil)
 }

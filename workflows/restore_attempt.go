@@ -51,10 +51,16 @@ func (r *restoreRun) attempt(ctx workflow.Context) (lost bool, err error) {
 }
 
 func (a *restoreAttempt) makeTarget(ctx workflow.Context) error {
-	a.run.report.step("making the image")
-	ctx = workflow.WithActivityOptions(ctx, apiCall("image "+a.target().Image.String()))
+	a.run.report.step("making the " + a.run.what())
+	ctx = workflow.WithActivityOptions(ctx, apiCall(a.run.what()+" "+a.target().String()))
 	in := activities.MakeTargetInput{Target: a.run.plan.Target, Lease: a.Lease}
-	return workflow.ExecuteActivity(ctx, control.MakeTarget, in).Get(ctx, &a.run.plan.Target.Image)
+	var made activities.MadeTarget
+	err := workflow.ExecuteActivity(ctx, control.MakeTarget, in).Get(ctx, &made)
+	if err == nil {
+		a.run.plan.Target.Image, a.run.plan.Target.Subvolume = made.Image, made.Subvolume
+		a.Target = made.Subvolume
+	}
+	return err
 }
 
 func (a *restoreAttempt) target() backup.Target { return a.run.plan.Target }
@@ -62,6 +68,7 @@ func (a *restoreAttempt) target() backup.Target { return a.run.plan.Target }
 func (a *restoreAttempt) input() activities.StepInput {
 	return activities.StepInput{
 		Lease: a.Lease, Volume: a.target().Volume(), Clone: a.target().Image, Repository: a.run.result.Backup.Repository, Writing: true,
+		Writer: a.target().Writer,
 	}
 }
 
@@ -73,13 +80,12 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 		}
 		return a.restore(ctx)
 	}
+	if a.target().Kind == backup.KindCephFS {
+		return a.fill(ctx)
+	}
 	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Image.String(), a.heartbeat))
 	long := workflow.WithActivityOptions(ctx, nodeStep(a.node, a.target().FSType+" on "+a.target().Image.String(), a.heartbeat))
-	do := func(what string, ctx workflow.Context, activity any) error {
-		a.run.report.step(what)
-		return workflow.ExecuteActivity(ctx, activity, a.input()).Get(ctx, nil)
-	}
-	if err := do("mapping the image", quick, node.Map); err != nil {
+	if err := a.do("mapping the image", quick, node.Map); err != nil {
 		return err
 	}
 	if err := a.begin(ctx); err != nil {
@@ -89,23 +95,41 @@ func (a *restoreAttempt) work(ctx workflow.Context) error {
 	if a.run.in.InPlace {
 		what, filesystem = "repairing the filesystem", any(node.Fsck)
 	}
-	if err := do(what, long, filesystem); err != nil {
+	if err := a.do(what, long, filesystem); err != nil {
 		return err
 	}
-	if err := do("mounting the filesystem", quick, node.Mount); err != nil {
+	if err := a.do("mounting the filesystem", quick, node.Mount); err != nil {
 		return err
 	}
 	if err := a.restore(ctx); err != nil {
 		return err
 	}
-	if err := do("unmounting the filesystem", quick, node.Unmount); err != nil {
+	if err := a.do("unmounting the filesystem", quick, node.Unmount); err != nil {
 		return err
 	}
-	if err := do("checking the filesystem", long, node.CheckFilesystem); err != nil {
+	if err := a.do("checking the filesystem", long, node.CheckFilesystem); err != nil {
 		return err
 	}
 	a.run.result.Checked = true
 	return nil
+}
+
+// do has the node take a step.
+func (a *restoreAttempt) do(what string, ctx workflow.Context, activity any) error {
+	a.run.report.step(what)
+	return workflow.ExecuteActivity(ctx, activity, a.input()).Get(ctx, nil)
+}
+
+// fill writes a subvolume, which is whole when Ceph has stored all of it.
+func (a *restoreAttempt) fill(ctx workflow.Context) error {
+	quick := workflow.WithActivityOptions(ctx, nodeQuick(a.node, a.target().Subvolume.String(), a.heartbeat))
+	if err := a.do("mounting the subvolume", quick, node.Mount); err != nil {
+		return err
+	}
+	if err := a.restore(ctx); err != nil {
+		return err
+	}
+	return a.do("having Ceph store all of it", quick, node.Flush)
 }
 
 // begin is right before the first change of what is written. In place, it makes sure that
@@ -146,7 +170,7 @@ func (a *restoreAttempt) restore(ctx workflow.Context) error {
 }
 
 func (a *restoreAttempt) tearDown(ctx workflow.Context) error {
-	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.target().Image.String(), a.heartbeat))
+	ctx = workflow.WithActivityOptions(ctx, nodeTeardown(a.node, a.target().String(), a.heartbeat))
 	if a.target().Kind.Mounted() {
 		if err := workflow.ExecuteActivity(ctx, node.Unmount, a.input()).Get(ctx, nil); err != nil {
 			return err

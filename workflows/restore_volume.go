@@ -141,7 +141,7 @@ func RestoreVolume(ctx workflow.Context, in RestoreVolumeInput) (result RestoreV
 		return result, err
 	}
 
-	// Step 2. Write it into an image that is still the run's.
+	// Step 2. Write it into an image, or a subvolume, that is still the run's.
 	defer run.cleanUp(ctx)
 	if err := run.write(ctx); err != nil {
 		return result, err
@@ -172,7 +172,7 @@ type restoreRun struct {
 	plan   activities.RestorePlan
 	report *report
 	result RestoreVolumeResult
-	// given says that the image is the claim's, or the restore in place complete.
+	// given says that the image or subvolume is the claim's, or the restore in place complete.
 	given bool
 	// written says that a volume in place may not be what it was any more, and broken
 	// that it could not be made that again.
@@ -236,25 +236,43 @@ func (r *restoreRun) makeClaim(ctx workflow.Context) error {
 		var there bool
 		ctx = workflow.WithActivityOptions(ctx, cleaning("volume "+r.plan.Target.PV))
 		if undo := workflow.ExecuteActivity(ctx, control.UnmakeClaim, r.made()).Get(ctx, &there); undo != nil {
-			r.note(ctx, fmt.Sprintf("claim %s, PersistentVolume %s and image %s/%s may be left: %s", r.plan.Target.Claim, r.plan.Target.PV, r.plan.Target.Image.Pool, r.plan.Target.PV, reason(undo)))
+			r.note(ctx, fmt.Sprintf("claim %s, PersistentVolume %s and %s %s may be left: %s", r.plan.Target.Claim, r.plan.Target.PV, r.what(), r.finished(), reason(undo)))
 		}
 		if !there {
 			return err
 		}
 	}
 	r.given = true
-	r.result.Target.Image.Namespace, r.result.Target.Image.Name = r.plan.Target.Image.Namespace, r.plan.Target.PV
+	r.result.Target.Source = r.finished()
 	if !made.Bound {
 		r.note(ctx, "Kubernetes has not bound the claim yet; `kubectl describe pvc` tells why")
 	}
 	return nil
 }
 
+// what is what the run writes into, in a word.
+func (r *restoreRun) what() string {
+	if r.plan.Target.IsSubvolume() {
+		return "subvolume"
+	}
+	return "image"
+}
+
+// finished is what that is called when it is the claim's.
+func (r *restoreRun) finished() backup.Source {
+	finished := r.plan.Target.Source
+	if !finished.IsSubvolume() {
+		finished.Image.Name = r.plan.Target.PV
+	}
+	return finished
+}
+
 func (r *restoreRun) made() activities.MakeClaimInput {
 	return activities.MakeClaimInput{Run: r.id, Target: r.plan.Target, From: r.result.Backup.String()}
 }
 
-// cleanUp removes the image, unless it is the claim's, also when the run was cancelled.
+// cleanUp removes the image or subvolume, unless it is the claim's, also when the run was
+// cancelled.
 func (r *restoreRun) cleanUp(ctx workflow.Context) {
 	if r.given {
 		return
@@ -262,13 +280,13 @@ func (r *restoreRun) cleanUp(ctx workflow.Context) {
 	r.report.step("cleaning up")
 	ctx, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
-	ctx = workflow.WithActivityOptions(ctx, cleaning("image of "+r.id))
-	in := activities.CleanupInput{Run: r.id, Source: r.source(), ScratchPool: r.plan.Target.Image.Pool}
+	ctx = workflow.WithActivityOptions(ctx, cleaning(r.what()+" of "+r.id))
+	in := activities.CleanupInput{Run: r.id, Source: r.source(), ScratchPool: r.plan.Target.Image.Pool, Target: r.plan.Target.Subvolume}
 	if err := workflow.ExecuteActivity(ctx, control.Cleanup, in).Get(ctx, nil); err != nil {
 		what := "what the restore to " + r.in.To().String() + " left"
 		r.result.Notes = append(r.result.Notes, handOver(ctx, what, activities.Leftover{
 			WorkflowID: workflow.GetInfo(ctx).WorkflowExecution.ID, RunID: workflow.GetInfo(ctx).WorkflowExecution.RunID,
-			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: in.Source, ScratchPool: in.ScratchPool,
+			Lease: activities.Lease{Run: r.id, Attempt: r.result.Attempts}, Source: in.Source, ScratchPool: in.ScratchPool, Target: in.Target,
 		}, err))
 	}
 }

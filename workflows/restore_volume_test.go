@@ -48,27 +48,41 @@ func newRestoreWorld(t *testing.T) *restoreWorld {
 				Claim: in.To, PV: backup.RestoredName(in.Run), Kind: in.Backup.Kind,
 				Source: backup.Source{ClusterID: "ceph", Image: backup.Image{Pool: "rbd", Name: backup.CloneName(in.Run, 1)}}, SizeBytes: 1 << 30,
 			}
+			if t.Kind == backup.KindCephFS {
+				t.Writer = "restore"
+				t.Source = backup.Source{ClusterID: "ceph", Subvolume: backup.Subvolume{Name: t.PV}}
+			}
 			return activities.RestorePlan{Target: t, HeartbeatTimeout: 30 * time.Second}, w.begin(ctx, "PlanRestore")
 		},
-		"MakeTarget": func(ctx context.Context, in activities.MakeTargetInput) (backup.Image, error) {
+		"MakeTarget": func(ctx context.Context, in activities.MakeTargetInput) (activities.MadeTarget, error) {
+			if s := in.Target.Subvolume; in.Target.IsSubvolume() {
+				w.make("subvolume " + backup.CloneName(run, 1))
+				s.Group, s.Path = "csi", "/volumes/csi/x/y"
+				return activities.MadeTarget{Subvolume: s}, w.begin(ctx, "MakeTarget")
+			}
 			w.make("image " + in.Target.Image.Name)
 			image := in.Target.Image
 			image.Namespace = "tenant"
-			return image, w.begin(ctx, "MakeTarget")
+			return activities.MadeTarget{Image: image}, w.begin(ctx, "MakeTarget")
 		},
 		"Format": func(ctx context.Context, _ activities.StepInput) error { return w.begin(ctx, "Format") },
 		"Restore": func(ctx context.Context, in activities.RestoreInput) (restore.Result, error) {
-			if in.Clone.Namespace != "tenant" || !in.Writing {
+			if s := in.Volume.Subvolume; s.Name != "" && (s.Path == "" || in.Writer != "restore") {
+				return restore.Result{}, temporal.NewNonRetryableApplicationError("the subvolume is not the one that was made", "test", nil)
+			}
+			if !in.Volume.IsSubvolume() && in.Clone.Namespace != "tenant" || !in.Writing {
 				return restore.Result{}, temporal.NewNonRetryableApplicationError("the image is not the one that was made", "test", nil)
 			}
 			return w.restored, w.begin(ctx, "Restore")
 		},
+		"Flush":           func(ctx context.Context, _ activities.StepInput) error { return w.begin(ctx, "Flush") },
 		"CheckFilesystem": func(ctx context.Context, _ activities.StepInput) error { return w.begin(ctx, "CheckFilesystem") },
 		"MakeClaim": func(ctx context.Context, in activities.MakeClaimInput) (activities.MadeClaim, error) {
 			if err := w.begin(ctx, "MakeClaim"); err != nil {
 				return activities.MadeClaim{}, err
 			}
 			w.remove("image " + in.Target.Image.Name)
+			w.remove("subvolume " + backup.CloneName(in.Run, 1))
 			return activities.MadeClaim{Bound: true}, nil
 		},
 		"UnmakeClaim": func(ctx context.Context, in activities.MakeClaimInput) (bool, error) {
@@ -115,6 +129,34 @@ func TestRestoreVolumeMakesTheClaimLast(t *testing.T) {
 	_, err = w.restore(t, restoreInput)
 	require.NoError(t, err)
 	require.Equal(t, []string{"FindBackup", "PlanRestore", "MakeTarget", "HoldSlot", "Restore", "Unmap", "MakeClaim"}, w.calls)
+}
+
+// A subvolume is complete when Ceph has stored all of it, which only its node can say.
+func TestRestoreVolumeToASubvolume(t *testing.T) {
+	steps := []string{"FindBackup", "PlanRestore", "MakeTarget", "HoldSlot", "Mount", "Restore", "Flush", "Unmount", "Unmap", "MakeClaim"}
+	w := newRestoreWorld(t)
+	w.found.Kind = backup.KindCephFS
+	result, err := w.restore(t, restoreInput)
+	require.NoError(t, err)
+	require.Equal(t, steps, w.calls)
+	require.Equal(t, backup.Source{ClusterID: "ceph", Subvolume: backup.Subvolume{Group: "csi", Name: "restored-" + run, Path: "/volumes/csi/x/y"}}, result.Target.Source)
+	require.False(t, result.Checked)
+
+	w = newRestoreWorld(t)
+	w.found.Kind = backup.KindCephFS
+	w.expect("Flush", fails(backup.LeaseLost, true))
+	result, err = w.restore(t, restoreInput)
+	require.NoError(t, err)
+	require.Equal(t, 2, result.Attempts)
+	require.Equal(t, 2, w.called("MakeTarget"), "whoever wrote is shut out")
+	require.Equal(t, 2, w.called("Restore"), "all is looked at again")
+
+	w = newRestoreWorld(t)
+	w.found.Kind = backup.KindCephFS
+	w.expect("Restore", fails(backup.InvalidInput, true))
+	_, err = w.restore(t, restoreInput)
+	require.Equal(t, backup.InvalidInput, activities.ClassOf(err))
+	require.Equal(t, 1, w.called("Cleanup"))
 }
 
 func TestRestoreVolumeGoesOnWhereverTheNodeIsLost(t *testing.T) {

@@ -47,7 +47,7 @@ type Worker struct {
 
 	CephConf        string `envconfig:"CEPH_CONF" default:"/etc/ceph/ceph.conf" desc:"Ceph's configuration file; it names monitors and keyrings"`
 	CephUser        string `envconfig:"AMMONITE_CEPH_USER" default:"admin" desc:"Ceph client, without the leading 'client.'"`
-	CephRestoreUser string `envconfig:"AMMONITE_CEPH_RESTORE_USER" desc:"Ceph client by which nodes write the volumes that restores make, without the leading 'client.'; AMMONITE_CEPH_USER if empty"`
+	CephRestoreUser string `envconfig:"AMMONITE_CEPH_RESTORE_USER" desc:"Ceph client by which nodes write the volumes that restores make, and control workers make subvolumes for them, without the leading 'client.'; AMMONITE_CEPH_USER if empty"`
 	CephClusters    string `envconfig:"AMMONITE_CEPH_CLUSTERS" desc:"directory that describes each Ceph cluster, for more than one: ceph-csi's config.json or CLUSTERID.conf, and CLUSTERID.keyring; CEPH_CONF and AMMONITE_CEPH_USER are not used then"`
 	Kubeconfig      string `envconfig:"KUBECONFIG" desc:"how to reach Kubernetes; inside a pod leave it empty"`
 

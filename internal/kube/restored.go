@@ -42,7 +42,7 @@ func (c *Client) MakeClaim(ctx context.Context, t backup.Target, r backup.Restor
 }
 
 // MakeVolume makes the PersistentVolume of a restore, for the claim with that UID and no
-// other. Its image is Target's, under its final name. A repeat finds it; that it is there
+// other. Its image or subvolume is Target's, under its final name. A repeat finds it; that it is there
 // for another claim, since the first one was removed meanwhile, is an InvalidInput failure.
 func (c *Client) MakeVolume(ctx context.Context, t backup.Target, r backup.Restored, claim string) error {
 	_, err := c.api.CoreV1().PersistentVolumes().Create(ctx, c.restoredVolume(t, r, claim), metav1.CreateOptions{})
@@ -54,6 +54,13 @@ func (c *Client) MakeVolume(ctx context.Context, t backup.Target, r backup.Resto
 		err = backup.Fail(backup.InvalidInput, "claim "+t.Claim.String()+" was removed while it was made", "Restore once more, if it is still wanted.", nil)
 	}
 	return err
+}
+
+// VolumeExists reports whether the PersistentVolume of a restore is there, whatever claim
+// it is for.
+func (c *Client) VolumeExists(ctx context.Context, name string) (bool, error) {
+	pv, err := c.volumeNamed(ctx, name)
+	return pv != nil, err
 }
 
 // isFor reports whether a volume is for the claim with that UID.
@@ -129,23 +136,12 @@ func (c *Client) origin(r backup.Restored) map[string]string {
 }
 
 // restoredVolume is a static volume: ceph-csi mounts one as it is, and never removes its
-// image. See docs/static-pvc.md of ceph-csi.
+// image or subvolume. See docs/static-pvc.md of ceph-csi.
 func (c *Client) restoredVolume(t backup.Target, r backup.Restored, claim string) *corev1.PersistentVolume {
-	attributes := map[string]string{
-		attributeClusterID: t.ClusterID, attributePool: t.Image.Pool, attributeStatic: "true",
-	}
-	for name, value := range map[string]string{
-		attributeRadosNamespace: t.Image.Namespace, backup.ParameterFeatures: t.Class.Parameters[backup.ParameterFeatures],
-		"mounter": t.Class.Parameters["mounter"],
-	} {
-		if value != "" {
-			attributes[name] = value
-		}
-	}
 	return &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: t.PV, Annotations: c.origin(r)},
 		Spec: corev1.PersistentVolumeSpec{
-			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			AccessModes: accessModes(t),
 			Capacity:    capacity(t),
 			VolumeMode:  mode(t),
 			ClaimRef: &corev1.ObjectReference{
@@ -156,7 +152,7 @@ func (c *Client) restoredVolume(t backup.Target, r backup.Restored, claim string
 			StorageClassName:              t.Class.Name,
 			MountOptions:                  t.Class.MountOptions,
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
-				Driver: t.Class.Driver, VolumeHandle: t.PV, FSType: t.FSType, VolumeAttributes: attributes,
+				Driver: t.Class.Driver, VolumeHandle: t.PV, FSType: t.FSType, VolumeAttributes: attributesOf(t),
 				NodeStageSecretRef:        secretOf(t, "node-stage"),
 				ControllerExpandSecretRef: secretOf(t, "controller-expand"),
 			}},
@@ -171,13 +167,41 @@ func (c *Client) restoredClaim(t backup.Target, r backup.Restored) *corev1.Persi
 	return &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: t.Claim.Name, Namespace: t.Claim.Namespace, Labels: t.Labels, Annotations: annotations},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			AccessModes:      accessModes(t),
 			VolumeMode:       mode(t),
 			StorageClassName: &class,
 			VolumeName:       t.PV,
 			Resources:        corev1.VolumeResourceRequirements{Requests: capacity(t)},
 		},
 	}
+}
+
+// attributesOf says where the data are, and what of the class ceph-csi needs to mount them.
+func attributesOf(t backup.Target) map[string]string {
+	attributes := map[string]string{attributeClusterID: t.ClusterID, attributeStatic: "true"}
+	optional := map[string]string{
+		attributePool: t.Image.Pool, attributeRadosNamespace: t.Image.Namespace,
+		attributeFilesystem: t.Subvolume.Filesystem, attributeRootPath: t.Subvolume.Path,
+	}
+	carried := []string{backup.ParameterFeatures, "mounter"}
+	if t.IsSubvolume() {
+		carried = []string{"mounter", "kernelMountOptions", "fuseMountOptions"}
+	}
+	for _, name := range carried {
+		optional[name] = t.Class.Parameters[name]
+	}
+	maps.DeleteFunc(optional, func(_, value string) bool { return value == "" })
+	maps.Copy(attributes, optional)
+	return attributes
+}
+
+// accessModes are those of volumes of the kind that ceph-csi makes: many nodes may write
+// to a subvolume.
+func accessModes(t backup.Target) []corev1.PersistentVolumeAccessMode {
+	if t.IsSubvolume() {
+		return []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+	}
+	return []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 }
 
 func capacity(t backup.Target) corev1.ResourceList {

@@ -20,9 +20,14 @@ import (
 // class makes a StorageClass, which goes with the test.
 func (s *site) class(t *testing.T, parameters map[string]string) string {
 	t.Helper()
+	return s.classOf(t, "rook-ceph.rbd.csi.ceph.com", parameters)
+}
+
+func (s *site) classOf(t *testing.T, driver string, parameters map[string]string) string {
+	t.Helper()
 	name := "class-" + uuid.NewString()[:8]
 	_, err := s.api.StorageV1().StorageClasses().Create(t.Context(), &storagev1.StorageClass{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "rook-ceph.rbd.csi.ceph.com", Parameters: parameters,
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: driver, Parameters: parameters,
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -72,6 +77,61 @@ func TestRestoredClaimIsBoundToItsVolume(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = s.Target(t.Context(), backup.TargetRequest{Run: run, To: target.Claim, Class: target.Class.Name})
 	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
+}
+
+// A claim of CephFS is one of ceph-csi's static volumes, and is backed up as any other.
+func TestRestoredClaimIsBoundToItsSubvolume(t *testing.T) {
+	s := newSite(t)
+	run := uuid.NewString()
+	class := s.classOf(t, "rook-ceph.cephfs.csi.ceph.com", map[string]string{
+		"clusterID": "ceph", "fsName": "cephfs", "pool": "cephfs.data", "mounter": "fuse", "fuseMountOptions": "debug",
+		"csi.storage.k8s.io/node-stage-secret-name": "${pvc.name}-node", "csi.storage.k8s.io/node-stage-secret-namespace": "rook-ceph",
+	})
+	q := backup.TargetRequest{Run: run, To: backup.Claim{Namespace: s.namespace, Name: "new"}, Class: class}
+	target, _, err := s.Target(t.Context(), q)
+	require.NoError(t, err)
+	require.Equal(t, backup.KindCephFS, target.Kind)
+	require.Empty(t, target.FSType)
+	require.Equal(t, backup.Source{ClusterID: "ceph", Subvolume: backup.Subvolume{Filesystem: "cephfs", Name: target.PV}}, target.Source)
+	t.Cleanup(func() {
+		require.NoError(t, s.api.CoreV1().PersistentVolumes().Delete(context.Background(), target.PV, metav1.DeleteOptions{}))
+	})
+	target.SizeBytes = 1 << 30
+	target.Subvolume.Group, target.Subvolume.Path = "csi", "/volumes/csi/"+target.PV+"/"+uuid.NewString()
+
+	r := backup.Restored{Run: run, From: "shop/data"}
+	uid, err := s.MakeClaim(t.Context(), target, r)
+	require.NoError(t, err)
+	there, err := s.VolumeExists(t.Context(), target.PV)
+	require.NoError(t, err)
+	require.False(t, there)
+	require.NoError(t, s.MakeVolume(t.Context(), target, r, uid))
+	require.True(t, s.AwaitBound(t.Context(), target))
+	there, err = s.VolumeExists(t.Context(), target.PV)
+	require.NoError(t, err)
+	require.True(t, there)
+	pv, err := s.api.CoreV1().PersistentVolumes().Get(t.Context(), target.PV, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Equal(t, []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}, pv.Spec.AccessModes)
+	require.Equal(t, &corev1.SecretReference{Name: "new-node", Namespace: "rook-ceph"}, pv.Spec.CSI.NodeStageSecretRef)
+	require.Equal(t, map[string]string{
+		"clusterID": "ceph", "fsName": "cephfs", "rootPath": target.Subvolume.Path, "staticVolume": "true", "mounter": "fuse", "fuseMountOptions": "debug",
+	}, pv.Spec.CSI.VolumeAttributes)
+	v, err := s.Volume(t.Context(), target.Claim)
+	require.NoError(t, err)
+	require.Equal(t, backup.KindCephFS, v.Kind)
+	require.Equal(t, target.Source, v.Source)
+
+	q.To.Name, q.Block = "disk", true
+	_, _, err = s.Target(t.Context(), q)
+	require.Equal(t, backup.VolumeUnsupported, backup.ClassOf(err))
+	require.ErrorContains(t, err, "they hold files, and the backup is of a disk")
+	q.Block, q.Class = false, s.classOf(t, "cephfs.csi.ceph.com", map[string]string{"encrypted": "true"})
+	_, _, err = s.Target(t.Context(), q)
+	require.ErrorContains(t, err, "its volumes are encrypted by ceph-csi")
+	q.Class = s.classOf(t, "nfs.csi.ceph.com", nil)
+	_, _, err = s.Target(t.Context(), q)
+	require.ErrorContains(t, err, "not of one of ceph-csi's drivers for RBD and CephFS")
 }
 
 // Somebody makes a claim of the name while the data are restored.

@@ -166,11 +166,21 @@ func describe(t *backup.Target, class *storagev1.StorageClass, run string) error
 	}
 	p := class.Parameters
 	t.Class = backup.StorageClass{Name: class.Name, Driver: class.Provisioner, Parameters: p, MountOptions: class.MountOptions}
+	files := isDriver(class.Provisioner, cephFSDriver)
 	switch {
-	case !isDriver(class.Provisioner, rbdDriver):
-		return refuse("it is of " + class.Provisioner + ", not of ceph-csi's RBD driver")
+	case !files && !isDriver(class.Provisioner, rbdDriver):
+		return refuse("it is of " + class.Provisioner + ", not of one of ceph-csi's drivers for RBD and CephFS")
+	case files && t.Kind == backup.KindRBDBlock:
+		return refuse("they hold files, and the backup is of a disk")
 	case p[backup.ParameterEncrypted] != "" && p[backup.ParameterEncrypted] != "false":
 		return refuse("its volumes are encrypted by ceph-csi")
+	case files:
+		t.Kind = backup.KindCephFS
+		t.Source = backup.Source{
+			ClusterID: p[backup.ParameterClusterID],
+			Subvolume: backup.Subvolume{Filesystem: p[backup.ParameterFilesystem], Name: backup.RestoredName(run)},
+		}
+		return nil
 	case p[backup.ParameterPool] == "":
 		return refuse("it names no pool")
 	}

@@ -24,8 +24,11 @@ const (
 	// subvolumeFolder is where in the lease directory the subvolume is mounted.
 	subvolumeFolder = "cephfs"
 	snapshotFolder  = ".snap"
-	// readOnly is how everything of a volume is mounted.
-	readOnly = "ro,nosuid,nodev,noexec"
+	// careful is how everything of a volume is mounted.
+	careful = "nosuid,nodev,noexec"
+	// readOnly is careful for what is backed up, and writable for what is restored.
+	readOnly = "ro," + careful
+	writable = "rw," + careful
 	// mountPatience is how long the cluster may take to answer a client, in
 	// seconds. The client asks several times.
 	mountPatience = 10
@@ -33,7 +36,7 @@ const (
 	answerLimit = 30 * time.Second
 )
 
-// CephFS shows the snapshot of a subvolume read-only.
+// CephFS shows the snapshot of a subvolume read-only, or a subvolume that is restored.
 type CephFS interface {
 	// Name is the kind: kernel or fuse.
 	Name() string
@@ -41,7 +44,14 @@ type CephFS interface {
 	// at target. A repeat mounts them again. A subvolume or snapshot that does not
 	// exist is a VolumeGone failure.
 	Mount(ctx context.Context, r command.Runner, subvolume backup.Subvolume, snapshot, dir, target string) error
-	// Unmount undoes it, also when it was half made. Nothing to undo is no error.
+	// Writable shows the data of the subvolume as they are at target, to be written. Only
+	// by its Path is a client known that has to be shut out.
+	Writable(ctx context.Context, r command.Runner, subvolume backup.Subvolume, dir, target string) error
+	// Flush returns nil once Ceph has stored all that was written, which then is mounted no
+	// more. A repeat goes on. It returns ErrUnstored if Ceph will never have stored it.
+	Flush(ctx context.Context, r command.Runner, dir, target string) error
+	// Unmount undoes Mount and Writable, also when they were half made, and loses what is
+	// not stored yet. Nothing to undo is no error.
 	Unmount(ctx context.Context, r command.Runner, dir, target string) error
 	// Readable returns an error unless what is mounted at target still answers.
 	Readable(ctx context.Context, r command.Runner, target string) error
@@ -81,7 +91,9 @@ func newCephFS(kind string, ceph Ceph, n node) (CephFS, error) {
 type client interface {
 	name() string
 	// mount mounts the directory of the file system at the given place.
-	mount(ctx context.Context, r command.Runner, filesystem, folder, dir, at string) error
+	mount(ctx context.Context, r command.Runner, filesystem, folder, dir, at, options string) error
+	// flush unmounts it in order, and returns when all that was written is stored.
+	flush(ctx context.Context, r command.Runner, dir, at string) error
 	// unmount takes that away even if the cluster does not answer.
 	unmount(ctx context.Context, r command.Runner, dir, at string) error
 }
@@ -96,28 +108,74 @@ func (c cephFS) Name() string { return c.client.name() }
 
 // Mount mounts the subvolume in dir and its snapshot at target.
 func (c cephFS) Mount(ctx context.Context, r command.Runner, subvolume backup.Subvolume, snapshot, dir, target string) error {
-	if err := checkSubvolume(subvolume, snapshot); err != nil {
+	if err := checkSnapshot(subvolume, snapshot); err != nil {
 		return err
 	}
-	if err := c.Unmount(ctx, r, dir, target); err != nil {
-		return err
-	}
-	at := filepath.Join(dir, subvolumeFolder)
-	if err := os.MkdirAll(at, 0o700); err != nil {
-		return err
-	}
-	if err := c.client.mount(ctx, r, subvolume.Filesystem, folderOf(subvolume), dir, at); err != nil {
-		return explainCephFS(subvolume, err)
+	at, err := c.mount(ctx, r, subvolume, folderOf(subvolume), dir, target, readOnly)
+	if err != nil {
+		return explainCephFS(subvolume, err, "r")
 	}
 	data, err := findData(ctx, r, at, subvolume, snapshot)
 	if err != nil {
 		return err
 	}
-	_, err = r.Run(ctx, command.Command{Name: "mount", Args: []string{"-o", "bind," + readOnly, "--", data, target}})
-	if err != nil {
-		return fmt.Errorf("show the data of subvolume %s: %w", subvolume, err)
+	return show(ctx, r, subvolume, data, target, readOnly)
+}
+
+// mount mounts a folder of the subvolume in dir, in place of what may be mounted there,
+// and returns where.
+func (c cephFS) mount(ctx context.Context, r command.Runner, s backup.Subvolume, folder, dir, target, options string) (at string, err error) {
+	if err := c.Unmount(ctx, r, dir, target); err != nil {
+		return "", err
+	}
+	at = filepath.Join(dir, subvolumeFolder)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return "", err
+	}
+	return at, c.client.mount(ctx, r, s.Filesystem, folder, dir, at, options)
+}
+
+// show binds the data to the target.
+func show(ctx context.Context, r command.Runner, s backup.Subvolume, data, target, options string) error {
+	if _, err := r.Run(ctx, command.Command{Name: "mount", Args: []string{"-o", "bind," + options, "--", data, target}}); err != nil {
+		return fmt.Errorf("show the data of subvolume %s: %w", s, err)
 	}
 	return nil
+}
+
+// Writable mounts the data of the subvolume and nothing above them: clients tell Ceph what
+// they have mounted, and are shut out by that.
+func (c cephFS) Writable(ctx context.Context, r command.Runner, subvolume backup.Subvolume, dir, target string) error {
+	if err := checkSubvolume(subvolume); err != nil {
+		return err
+	}
+	if subvolume.Path == "" {
+		return backup.Fail(backup.InvalidInput, fmt.Sprintf("nobody says where the data of subvolume %s are", subvolume), "", nil)
+	}
+	at, err := c.mount(ctx, r, subvolume, subvolume.Path, dir, target, writable)
+	if err != nil {
+		return explainCephFS(subvolume, err, "rw")
+	}
+	return show(ctx, r, subvolume, at, target, writable)
+}
+
+// ErrUnstored says that a client of CephFS has ended before Ceph had stored what was
+// written.
+var ErrUnstored = errors.New("the CephFS client has ended before all was stored that was written")
+
+// Flush unmounts the target in order. Before that it looks whether the client still is one
+// of Ceph's: one that was shut out forgets what it has not stored.
+func (c cephFS) Flush(ctx context.Context, r command.Runner, dir, target string) error {
+	if _, err := r.Run(ctx, command.Command{Name: "sync", Args: []string{"--file-system", "--", target}}); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnstored, err)
+	}
+	if err := c.Readable(ctx, r, target); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnstored, err)
+	}
+	if err := Unmount(ctx, r, target); err != nil {
+		return err
+	}
+	return c.client.flush(ctx, r, dir, filepath.Join(dir, subvolumeFolder))
 }
 
 // Unmount is lazy: it does not wait for readers, which the lease ends by itself,
@@ -230,7 +288,8 @@ var noFolder = regexp.MustCompile(`mount failed with \(2\)|mount error 2 =`)
 // denied is what they print when the user may not read the directory.
 var denied = regexp.MustCompile(`mount failed with \((1|13)\)|mount error (1|13) =`)
 
-func explainCephFS(s backup.Subvolume, err error) error {
+// explainCephFS is told what the client was to be able to do, as Ceph's capabilities say it.
+func explainCephFS(s backup.Subvolume, err error, able string) error {
 	var exit *command.ExitError
 	if !errors.As(err, &exit) {
 		return fmt.Errorf("mount subvolume %s: %w", s, err)
@@ -240,18 +299,30 @@ func explainCephFS(s backup.Subvolume, err error) error {
 		return backup.Fail(backup.VolumeGone, fmt.Sprintf("subvolume %s does not exist any more", s),
 			"Something outside of this backup removed it; start the backup again.", err)
 	case denied.MatchString(exit.Stderr):
-		return fmt.Errorf("mount subvolume %s: %w. The Ceph user lacks a capability: a node worker needs `mds 'allow r fsname=%s'` and "+
-			"`osd 'allow r tag cephfs data=%s'`. Grant it with `ceph auth caps`", s, err, s.Filesystem, s.Filesystem)
+		return fmt.Errorf("mount subvolume %s: %w. The Ceph user lacks a capability: a node worker needs `mds 'allow %s fsname=%s'` and "+
+			"`osd 'allow %s tag cephfs data=%s'`. Grant it with `ceph auth caps`", s, err, able, s.Filesystem, able, s.Filesystem)
 	}
 	return fmt.Errorf("mount subvolume %s: %w", s, err)
 }
 
+// checkSnapshot is checkSubvolume for one of its snapshots.
+func checkSnapshot(s backup.Subvolume, snapshot string) error {
+	if !isName(snapshot) {
+		return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s@%s is not a snapshot of a subvolume", s, snapshot), "", nil)
+	}
+	return checkSubvolume(s)
+}
+
+func isName(s string) bool {
+	return s != "" && s != "." && s != ".." && !strings.ContainsAny(s, "/\x00\n")
+}
+
 // checkSubvolume refuses names that would lead out of the subvolume's directory
 // or that the programs would read as more than a name.
-func checkSubvolume(s backup.Subvolume, snapshot string) error {
-	for _, name := range []string{s.Filesystem, s.Group, s.Name, snapshot} {
-		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00\n") {
-			return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s@%s is not a snapshot of a subvolume", s, snapshot), "", nil)
+func checkSubvolume(s backup.Subvolume) error {
+	for _, name := range []string{s.Filesystem, s.Group, s.Name} {
+		if !isName(name) {
+			return backup.Fail(backup.InvalidInput, fmt.Sprintf("%s is not a subvolume", s), "", nil)
 		}
 	}
 	if s.Path != "" && (!within(s.Path, folderOf(s)) || path.Clean(s.Path) != s.Path) {

@@ -2,7 +2,10 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/ammonite-backup/ammonite/internal/command"
@@ -19,7 +22,7 @@ type fuseClient struct{ ceph Ceph }
 
 func (fuseClient) name() string { return FUSE }
 
-func (f fuseClient) mount(ctx context.Context, r command.Runner, filesystem, folder, dir, at string) error {
+func (f fuseClient) mount(ctx context.Context, r command.Runner, filesystem, folder, dir, at, options string) error {
 	args := []string{"--client_mountpoint=" + folder, "--client_fs=" + filesystem}
 	if f.ceph.Conf != "" {
 		args = append(args, "--conf="+f.ceph.Conf)
@@ -36,7 +39,7 @@ func (f fuseClient) mount(ctx context.Context, r command.Runner, filesystem, fol
 		"--pid-file="+filepath.Join(dir, cephFusePIDFile),
 		"--log-file="+filepath.Join(dir, cephFuseLog),
 		"--admin-socket=",
-		"-o", readOnly, at)
+		"-o", options, at)
 	_, err := r.Run(ctx, command.Command{Name: cephFuse, Args: args})
 	return err
 }
@@ -48,6 +51,24 @@ func (f fuseClient) unmount(ctx context.Context, r command.Runner, dir, at strin
 		return err
 	}
 	return endDaemons(ctx, dir)
+}
+
+// flush waits for ceph-fuse to end by itself, which it does when it has stored all, however
+// long that takes. It removes its PID file then, and only then.
+func (f fuseClient) flush(ctx context.Context, r command.Runner, dir, at string) error {
+	if err := Unmount(ctx, r, at); err != nil {
+		return err
+	}
+	if err := awaitDaemons(ctx, dir); err != nil {
+		return err
+	}
+	switch _, err := os.Lstat(filepath.Join(dir, cephFusePIDFile)); {
+	case err == nil:
+		return ErrUnstored
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
 
 func lacksForCephFuse(n node) string {

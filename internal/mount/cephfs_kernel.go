@@ -16,16 +16,16 @@ type kernelClient struct{ ceph Ceph }
 
 func (kernelClient) name() string { return Kernel }
 
-func (k kernelClient) mount(ctx context.Context, r command.Runner, filesystem, folder, _, at string) error {
-	options := []string{
+func (k kernelClient) mount(ctx context.Context, r command.Runner, filesystem, folder, _, at, options string) error {
+	all := []string{
 		"name=" + cmp.Or(k.ceph.User, "admin"),
 		// Every version of mount.ceph and of the kernel knows this name of the option.
 		"mds_namespace=" + filesystem,
 		// Not the client of a pod's mount, which would have another name in Release.
-		"noshare", fmt.Sprintf("mount_timeout=%d", mountPatience), readOnly,
+		"noshare", fmt.Sprintf("mount_timeout=%d", mountPatience), options,
 	}
 	if k.ceph.Conf != "" {
-		options = append(options, "conf="+k.ceph.Conf)
+		all = append(all, "conf="+k.ceph.Conf)
 	}
 	for _, o := range []string{k.ceph.Conf, k.ceph.User, filesystem} {
 		if strings.Contains(o, ",") {
@@ -33,7 +33,7 @@ func (k kernelClient) mount(ctx context.Context, r command.Runner, filesystem, f
 		}
 	}
 	_, err := r.Run(ctx, command.Command{Name: "mount", Args: []string{
-		"-t", "ceph", "-o", strings.Join(options, ","), "--", ":" + folder, at,
+		"-t", "ceph", "-o", strings.Join(all, ","), "--", ":" + folder, at,
 	}})
 	return err
 }
@@ -44,6 +44,11 @@ func (k kernelClient) unmount(ctx context.Context, r command.Runner, _, at strin
 		return fmt.Errorf("unmount %s: %w", at, err)
 	}
 	return nil
+}
+
+// flush is an ordinary unmount, before which all was stored.
+func (k kernelClient) flush(ctx context.Context, r command.Runner, _, at string) error {
+	return Unmount(ctx, r, at)
 }
 
 func lacksForKernelClient(n node) string {

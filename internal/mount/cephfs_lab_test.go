@@ -426,3 +426,51 @@ func evict(t *testing.T, at string) {
 	}
 	require.True(t, found, "a client that is mounted at %s", at)
 }
+
+// restoringCephFS is how an agent mounts what it restores.
+func restoringCephFS() cephFS {
+	return cephFS{fuseClient{Ceph{Conf: os.Getenv("CEPH_CONF"), User: "ammonite-restore"}}}
+}
+
+// TestWhatWasFlushedIsStored writes as a restore does, and reads as another client.
+func TestWhatWasFlushedIsStored(t *testing.T) {
+	s, data := makeSubvolume(t)
+	dir, r := lease(t, t.TempDir(), "run-1")
+	c := restoringCephFS()
+	// So much that the client is not done with it at once.
+	block := bytes.Repeat([]byte("restored"), 8<<20)
+	require.NoError(t, c.Writable(t.Context(), r, s, dir, backup.DataPath))
+	require.NoError(t, c.Writable(t.Context(), r, s, dir, backup.DataPath), "again")
+	file := filepath.Join(r.Root(), backup.DataPath, "file")
+	require.NoError(t, os.WriteFile(file, block, 0o640))
+	require.NoError(t, os.Chown(file, 12, 34))
+	for range 2 {
+		require.NoError(t, c.Flush(t.Context(), r, dir, backup.DataPath))
+		requireReleased(t, dir)
+	}
+	got, err := os.ReadFile(filepath.Join(data, "file"))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(block, got), "%d bytes", len(got))
+}
+
+// TestWhatWasNotFlushedIsKnown kills the client before Ceph has stored what was written to
+// it.
+func TestWhatWasNotFlushedIsKnown(t *testing.T) {
+	s, _ := makeSubvolume(t)
+	c := restoringCephFS()
+	for name, lose := range map[string]func(t *testing.T, dir string){
+		"killed":   func(t *testing.T, dir string) { require.NoError(t, syscall.Kill(daemons(dir)[0], syscall.SIGKILL)) },
+		"shut out": func(t *testing.T, dir string) { evict(t, filepath.Join(dir, subvolumeFolder)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, r := lease(t, t.TempDir(), "run-1")
+			require.NoError(t, c.Writable(t.Context(), r, s, dir, backup.DataPath))
+			require.NoError(t, os.WriteFile(filepath.Join(r.Root(), backup.DataPath, "file"), []byte("restored"), 0o600))
+			lose(t, dir)
+			require.ErrorIs(t, c.Flush(t.Context(), r, dir, backup.DataPath), ErrUnstored)
+			if name == "killed" {
+				evict(t, filepath.Join(dir, subvolumeFolder))
+			}
+		})
+	}
+}

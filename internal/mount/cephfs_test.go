@@ -1,6 +1,9 @@
 package mount
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,7 +51,7 @@ func TestKernelClientMountsTheSubvolumeAndShowsItsSnapshot(t *testing.T) {
 }
 
 func TestKernelClientTakesNoCommas(t *testing.T) {
-	err := kernelClient{Ceph{Conf: "/a,b"}}.mount(t.Context(), runs(t), "cephfs", "/volumes/csi/x", "", "/at")
+	err := kernelClient{Ceph{Conf: "/a,b"}}.mount(t.Context(), runs(t), "cephfs", "/volumes/csi/x", "", "/at", readOnly)
 	require.Equal(t, backup.InvalidInput, backup.ClassOf(err))
 }
 
@@ -57,7 +60,7 @@ func TestCephFuseReadsOnlyAndIsFoundByItsLease(t *testing.T) {
 		"--conf=/etc/ceph/ceph.conf --id=ammonite --client_mount_timeout=10 --client_snapdir=.snap " +
 		"--client_acl_type=posix_acl --fuse_default_permissions=false " +
 		"--pid-file=/lease/ceph-fuse.pid --log-file=/lease/ceph-fuse.log --admin-socket= " +
-		"-o ro,nosuid,nodev,noexec /lease/cephfs"}), "cephfs", folderOf(subvolume), "/lease", "/lease/cephfs"))
+		"-o ro,nosuid,nodev,noexec /lease/cephfs"}), "cephfs", folderOf(subvolume), "/lease", "/lease/cephfs", readOnly))
 }
 
 func TestFindData(t *testing.T) {
@@ -117,7 +120,7 @@ func TestMountClassesWhatCephFSClientsSay(t *testing.T) {
 	} {
 		r := runs(t, answer{line: "x", code: 1, stderr: says})
 		_, err := r.Run(t.Context(), command.Command{Name: "x"})
-		err = explainCephFS(subvolume, err)
+		err = explainCephFS(subvolume, err, "r")
 		require.Equal(t, class, backup.ClassOf(err), says)
 		require.ErrorContains(t, err, says)
 		require.Equal(t, strings.Contains(says, "not permitted"), strings.Contains(err.Error(), "mds 'allow r fsname=cephfs'"))
@@ -179,4 +182,39 @@ func TestSubvolumesAreFoundByWhereTheyWereMounted(t *testing.T) {
 	}
 	require.Equal(t, []string{"0:50"}, subvolumesIn(mounts, "/leases"))
 	require.Empty(t, subvolumesIn(mounts, "/leases/run-2"))
+}
+
+func TestWritableMountsTheDataAlone(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "cephfs")
+	require.NoError(t, cephFS{kernelClient{lab}}.Writable(t.Context(), runs(t,
+		answer{line: "umount --lazy -- /data"},
+		answer{line: "umount --force --lazy -- " + at},
+		answer{line: "mount -t ceph -o name=ammonite,mds_namespace=cephfs,noshare,mount_timeout=10,rw,nosuid,nodev,noexec,conf=/etc/ceph/ceph.conf " +
+			"-- :" + subvolume.Path + " " + at},
+		answer{line: "mount -o bind,rw,nosuid,nodev,noexec -- " + at + " /data"},
+	), subvolume, dir, "/data"))
+
+	unknown := subvolume
+	unknown.Path = ""
+	err := cephFS{kernelClient{lab}}.Writable(t.Context(), runs(t), unknown, dir, "/data")
+	require.Equal(t, backup.InvalidInput, backup.ClassOf(err), "%v", err)
+}
+
+func TestFlushSaysWhatWillNeverBeStored(t *testing.T) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "cephfs")
+	sync := "sync --file-system -- /data"
+	look := []answer{{line: "stat --file-system -- /data"}, {line: "find /data -mindepth 1 -maxdepth 1 -print -quit"}}
+	away := []answer{{line: "umount -- /data"}, {line: "umount -- " + at}}
+	in := func(c client, answers ...[]answer) error {
+		return cephFS{c}.Flush(t.Context(), runs(t, slices.Concat(answers...)...), dir, "/data")
+	}
+	require.NoError(t, in(kernelClient{lab}, []answer{{line: sync}}, look, away))
+	require.ErrorIs(t, in(kernelClient{lab}, []answer{{line: sync, code: 1, stderr: "Input/output error"}}), ErrUnstored)
+	require.ErrorIs(t, in(kernelClient{lab}, []answer{{line: sync}, {line: look[0].line, code: 1, stderr: "Cannot send after transport endpoint shutdown"}}), ErrUnstored)
+
+	require.NoError(t, in(fuseClient{lab}, []answer{{line: sync}}, look, away))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, cephFusePIDFile), nil, 0o600))
+	require.ErrorIs(t, in(fuseClient{lab}, []answer{{line: sync}}, look, away), ErrUnstored, "it was killed")
 }

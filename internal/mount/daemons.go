@@ -57,6 +57,21 @@ func valueOf(option string, args []string) string {
 	return ""
 }
 
+// awaitDaemons waits until the daemons at or below dir have ended by themselves.
+func awaitDaemons(ctx context.Context, dir string) error {
+	for {
+		pids := daemons(dir)
+		if len(pids) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for process %d, which stores what was written to a volume: %w", pids[0], context.Cause(ctx))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // endDaemons asks the daemons at or below dir to end, waits, and kills them after
 // a grace.
 func endDaemons(ctx context.Context, dir string) error {
