@@ -41,7 +41,7 @@ var faultKinds = []faultKind{
 // intoStep is when a step is in the middle of its work.
 var intoStep = map[string]string{
 	"HoldSlot": "500ms", "Map": "50ms", "Fsck": "5ms", "Mount": "5ms", "Restic": "300ms", "Unmount": "5ms", "Unmap": "20ms",
-	"Format": "30ms", "Restore": "300ms", "CheckFilesystem": "10ms",
+	"Format": "30ms", "Restore": "300ms", "CheckFilesystem": "10ms", "Flush": "20ms",
 	"FindBackup": "50ms", "PlanRestore": "2ms", "MakeTarget": "20ms", "MakeClaim": "20ms",
 	"PlanInPlace": "2ms", "TakeUndo": "20ms", "CheckAlone": "20ms", "KeepUndo": "20ms",
 	"Resolve": "2ms", "Annotate": "2ms", "Snapshot": "20ms", "Clone": "10ms", "Cleanup": "20ms",

@@ -26,39 +26,56 @@ type restoring struct {
 	count atomic.Int32
 	// holds requires that the claim's volume is what was backed up.
 	holds func(t *testing.T, v *lab.Volume)
+	// files is holds for a restore to CephFS, whose volumes are another kind.
+	files func(t *testing.T, v *lab.Subvolume)
 }
 
 // newRestoredFilesystem backs up a filesystem before its restores are tried.
 func newRestoredFilesystem(t *testing.T, s *system.System, size int64) subject {
 	source := newRBDFilesystem(t, s, size).(*rbdFilesystem)
-	return restored(t, s, source.claim(), func(t *testing.T, v *lab.Volume) {
-		root, unmount, err := v.Mount(t.Context())
-		require.NoError(t, err)
-		defer func() { require.NoError(t, unmount()) }()
-		out, err := exec.Command("diff", "-r", "-x", "lost+found", source.want, root).CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	})
+	require.NoError(t, s.StorageClass(t.Context(), s.Namespace, "ext4", nil))
+	return restored(t, s, &restoring{of: source.claim(), holds: func(t *testing.T, v *lab.Volume) { requireSameFiles(t, source.want, v) }})
+}
+
+// newRestoredSubvolume does so for restores to CephFS.
+func newRestoredSubvolume(t *testing.T, s *system.System, size int64) subject {
+	source := newRBDFilesystem(t, s, size).(*rbdFilesystem)
+	require.NoError(t, s.SubvolumeClass(t.Context(), s.Namespace, nil))
+	return restored(t, s, &restoring{of: source.claim(), files: func(t *testing.T, v *lab.Subvolume) { requireSameFiles(t, source.want, v) }})
+}
+
+// requireSameFiles requires that a volume holds the same files.
+func requireSameFiles(t *testing.T, want string, v interface {
+	Mount(ctx context.Context) (root string, unmount func() error, err error)
+}) {
+	t.Helper()
+	root, unmount, err := v.Mount(t.Context())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, unmount()) }()
+	out, err := exec.Command("diff", "-r", "-x", "lost+found", want, root).CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 // newRestoredDisk backs up a disk before its restores are tried.
 func newRestoredDisk(t *testing.T, s *system.System, size int64) subject {
 	source := newRBDBlock(t, s, size).(*rbdBlock)
-	return restored(t, s, source.claim(), func(t *testing.T, v *lab.Volume) {
+	require.NoError(t, s.StorageClass(t.Context(), s.Namespace, "ext4", nil))
+	return restored(t, s, &restoring{of: source.claim(), holds: func(t *testing.T, v *lab.Volume) {
 		file := t.TempDir() + "/disk"
 		_, err := v.Ceph.Run(t.Context(), "rbd", "export", "--no-progress", v.Spec(), file)
 		require.NoError(t, err)
 		require.NoError(t, exec.Command("cmp", source.want, file).Run())
-	})
+	}})
 }
 
-func restored(t *testing.T, s *system.System, of backup.Claim, holds func(t *testing.T, v *lab.Volume)) subject {
-	require.NoError(t, s.StorageClass(t.Context(), s.Namespace, "ext4", nil))
+// restored makes the backup of which restores are tried.
+func restored(t *testing.T, s *system.System, r *restoring) subject {
 	control, nodes := start(t, s, 1)
-	backUp(t, s, of.Namespace, of.Name)
+	backUp(t, s, r.of.Namespace, r.of.Name)
 	for _, w := range append(nodes, control) {
 		stop(t, w)
 	}
-	return &restoring{of: of, holds: holds}
+	return r
 }
 
 func (r *restoring) claim() backup.Claim {
@@ -74,13 +91,30 @@ func (r *restoring) start(ctx context.Context, s *system.System) (client.Workflo
 }
 
 func (r *restoring) verify(t *testing.T, s *system.System, _ client.WorkflowRun) {
+	if r.files != nil {
+		v, err := s.AdoptSubvolume(t.Context(), r.claim().Namespace, r.claim().Name)
+		require.NoError(t, err)
+		r.files(t, v)
+		return
+	}
 	v, err := s.Adopt(t.Context(), r.claim().Namespace, r.claim().Name)
 	require.NoError(t, err)
 	r.holds(t, v)
 }
 
-// again finds one PersistentVolume and one image of the run, and takes them away.
+// again finds one PersistentVolume and one image or subvolume of the run, and takes them
+// away.
 func (r *restoring) again(t *testing.T, s *system.System, run client.WorkflowRun) {
+	if r.files != nil {
+		v, err := s.AdoptSubvolume(t.Context(), r.claim().Namespace, r.claim().Name)
+		require.NoError(t, err)
+		require.Equal(t, backup.RestoredName(run.GetRunID()), v.PV)
+		require.Equal(t, v.PV, v.Name)
+		// Whoever wrote late writes no more.
+		r.files(t, v)
+		require.NoError(t, v.Delete(t.Context()))
+		return
+	}
 	v, err := s.Adopt(t.Context(), r.claim().Namespace, r.claim().Name)
 	require.NoError(t, err)
 	require.Equal(t, backup.RestoredName(run.GetRunID()), v.PV)
@@ -160,6 +194,10 @@ var restoreKinds = []faultKind{
 		"restore-rbd-block", newRestoredDisk,
 		[]string{"HoldSlot", "Restore", "Unmap"}, []string{"FindBackup", "MakeTarget", "MakeClaim"}, 2,
 	},
+	{
+		"restore-cephfs", newRestoredSubvolume,
+		[]string{"HoldSlot", "Mount", "Restore", "Flush", "Unmount", "Unmap"}, []string{"PlanRestore", "MakeTarget", "MakeClaim"}, 2,
+	},
 }
 
 var inPlaceKinds = []faultKind{
@@ -182,7 +220,10 @@ func restoreFrozen(k faultKind) []fault {
 		{at: "after-Restore", action: "freeze"},
 	}
 	if len(k.node) > 3 {
-		faults = append(faults, fault{at: "before-Mount", action: "freeze"}, fault{at: "after-" + k.node[2], action: "freeze"})
+		faults = append(faults, fault{at: "before-Mount", action: "freeze"}, fault{at: "before-Unmount", action: "freeze"})
+		if step := k.node[2]; step != "Restore" {
+			faults = append(faults, fault{at: "after-" + step, action: "freeze"})
+		}
 	}
 	return faults
 }

@@ -49,6 +49,7 @@ type Subvolume struct {
 
 	lab  *Lab
 	ceph *Ceph
+	// uuid is what ceph-csi's journal has the volume under; empty for a static one.
 	uuid string
 	// snapshotUUID and snapshotRequest are what the journal has about Snapshot.
 	snapshotUUID, snapshotRequest string
@@ -226,11 +227,11 @@ func (v *Subvolume) Snapshots(ctx context.Context) ([]string, error) {
 // Delete removes the claim, the PersistentVolume, and the subvolume with its
 // snapshots; of a shallow volume, the snapshot that it shows.
 func (v *Subvolume) Delete(ctx context.Context) error {
-	return errors.Join(
-		v.lab.unbind(ctx, v.Namespace, v.Claim, v.PV),
-		v.remove(ctx),
-		v.journal().forget(ctx, volumeDirectory, volumeObject, v.PV, v.uuid),
-	)
+	err := errors.Join(v.lab.unbind(ctx, v.Namespace, v.Claim, v.PV), v.remove(ctx))
+	if v.uuid == "" {
+		return err
+	}
+	return errors.Join(err, v.journal().forget(ctx, volumeDirectory, volumeObject, v.PV, v.uuid))
 }
 
 func (v *Subvolume) remove(ctx context.Context) error {

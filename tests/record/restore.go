@@ -10,9 +10,12 @@ import (
 )
 
 // restores records restores of the two backups that there are: to new claims, one of which
-// is too small, and in place, which is undone.
+// is too small and one of CephFS, and in place, which is undone.
 func (r *recorder) restores(ctx context.Context) error {
 	if err := r.StorageClass(ctx, r.Namespace, "ext4", nil); err != nil {
+		return err
+	}
+	if err := r.SubvolumeClass(ctx, r.Namespace+"-files", nil); err != nil {
 		return err
 	}
 	of := func(claim, to string) workflows.RestoreVolumeInput {
@@ -20,6 +23,8 @@ func (r *recorder) restores(ctx context.Context) error {
 	}
 	small := of("data", "small")
 	small.SizeBytes = 16 << 10
+	files := of("data", "again-files")
+	files.StorageClass += "-files"
 	inPlace := of("disk", "disk")
 	inPlace.StorageClass, inPlace.InPlace = "", true
 	for _, scene := range []struct {
@@ -29,6 +34,7 @@ func (r *recorder) restores(ctx context.Context) error {
 	}{
 		{"restore-filesystem", of("data", "again"), false},
 		{"restore-disk", of("disk", "again-disk"), false},
+		{"restore-subvolume", files, false},
 		{"restore-too-small", small, true},
 		{"restore-in-place", inPlace, false},
 	} {
@@ -51,6 +57,9 @@ func (r *recorder) restores(ctx context.Context) error {
 		if _, err := r.Adopt(ctx, r.Namespace, claim); err != nil {
 			return err
 		}
+	}
+	if _, err := r.AdoptSubvolume(ctx, r.Namespace, "again-files"); err != nil {
+		return err
 	}
 	run, err := r.SettleRestore(ctx, workflows.SettleRestoreInput{Namespace: r.Namespace, Claim: "disk", Undo: true})
 	if err != nil {

@@ -43,7 +43,7 @@ func (s *System) SomeLeftovers(ctx context.Context) ([]string, error) {
 
 // looks are the cheap ones first, then those for what is removed last.
 func (s *System) looks() []func(context.Context) ([]string, error) {
-	return []func(context.Context) ([]string, error){s.mounts, s.processes, s.snapshots, s.subvolumeSnapshots, s.clones, s.trash, s.locks}
+	return []func(context.Context) ([]string, error){s.mounts, s.processes, s.snapshots, s.subvolumeSnapshots, s.unfinished, s.clones, s.trash, s.locks}
 }
 
 // snapshots lists Ammonite's snapshots of the system's images, also those that Ceph
@@ -104,6 +104,39 @@ func (s *System) subvolumeSnapshots(ctx context.Context) ([]string, error) {
 			if strings.HasPrefix(name, backup.SnapshotName("")) {
 				left = append(left, "snapshot "+v.Name+"@"+name)
 			}
+		}
+	}
+	return left, nil
+}
+
+// unfinished lists the subvolumes that this system's restores have made and that are no
+// claim's.
+func (s *System) unfinished(ctx context.Context) ([]string, error) {
+	out, err := s.Lab.Ceph().Run(ctx, "ceph", "fs", "subvolume", "ls", lab.Filesystem, lab.SubvolumeGroup, "--format", "json")
+	if err != nil {
+		return nil, err
+	}
+	var all []struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		return nil, fmt.Errorf("reading the subvolumes: %w", err)
+	}
+	var left []string
+	for _, v := range all {
+		mark := v.Name
+		if run, restored := backup.ParseRestoredName(v.Name); restored {
+			if _, err := s.Run(ctx, "kubectl", "get", "pv", v.Name, "-o", "name"); err == nil {
+				continue // it is a claim's
+			}
+			mark = backup.CloneName(run, 1)
+		}
+		ours, err := s.made(ctx, mark)
+		if err != nil {
+			return nil, err
+		}
+		if ours {
+			left = append(left, "subvolume "+v.Name)
 		}
 	}
 	return left, nil

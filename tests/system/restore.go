@@ -19,12 +19,25 @@ func (s *System) StorageClass(ctx context.Context, name, fsType string, more map
 		"csi.storage.k8s.io/node-stage-secret-name":      "csi-rbd-node",
 		"csi.storage.k8s.io/node-stage-secret-namespace": "${pvc.namespace}",
 	}
+	return s.class(ctx, name, "rbd.csi.ceph.com", "discard", parameters, more)
+}
+
+// SubvolumeClass makes one for the lab's subvolumes.
+func (s *System) SubvolumeClass(ctx context.Context, name string, more map[string]string) error {
+	return s.class(ctx, name, "cephfs.csi.ceph.com", "noatime", map[string]any{
+		"clusterID": s.Lab.CephFSID, "fsName": lab.Filesystem, "kernelMountOptions": "readdir_max_bytes=1048576",
+		"csi.storage.k8s.io/node-stage-secret-name":      "csi-cephfs-node",
+		"csi.storage.k8s.io/node-stage-secret-namespace": "${pvc.namespace}",
+	}, more)
+}
+
+func (s *System) class(ctx context.Context, name, driver, option string, parameters map[string]any, more map[string]string) error {
 	for key, value := range more {
 		parameters[key] = value
 	}
 	return s.Apply(ctx, map[string]any{
 		"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": map[string]any{"name": name},
-		"provisioner": "rbd.csi.ceph.com", "parameters": parameters, "mountOptions": []string{"discard"},
+		"provisioner": driver, "parameters": parameters, "mountOptions": []string{option},
 	})
 }
 
@@ -65,5 +78,17 @@ func (s *System) Adopt(ctx context.Context, namespace, claim string) (*lab.Volum
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.volumes = append(s.volumes, v)
+	return v, nil
+}
+
+// AdoptSubvolume returns the subvolume of a claim that Ammonite has made. Close deletes it.
+func (s *System) AdoptSubvolume(ctx context.Context, namespace, claim string) (*lab.Subvolume, error) {
+	v, err := s.Lab.AdoptSubvolume(ctx, namespace, claim)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subvolumes = append(s.subvolumes, v)
 	return v, nil
 }

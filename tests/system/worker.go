@@ -52,7 +52,6 @@ func (s *System) StartNode(ctx context.Context, name string, slots int, env ...s
 		"AMMONITE_NODE=" + name,
 		"AMMONITE_SLOTS=" + strconv.Itoa(slots),
 		"AMMONITE_CEPH_USER=" + lab.NodeUser,
-		"AMMONITE_CEPH_RESTORE_USER=" + lab.RestoreUser,
 	}, env...))
 }
 
@@ -73,6 +72,7 @@ func (s *System) start(ctx context.Context, name string, env []string) (*Worker,
 		"AMMONITE_LISTEN=" + w.Listen,
 		"AMMONITE_STATE_DIR=" + w.StateDir,
 		"AMMONITE_CACHE_DIR=" + filepath.Join(dir, "cache"),
+		"AMMONITE_CEPH_RESTORE_USER=" + lab.RestoreUser,
 		"AMMONITE_SCRATCH_POOL=" + lab.ScratchPool,
 		"AMMONITE_HEARTBEAT_TIMEOUT=" + s.options.HeartbeatTimeout.String(),
 		"AMMONITE_FAULTS=" + w.Faults,
