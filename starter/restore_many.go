@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,7 +100,7 @@ func restoreMany(ctx context.Context, s surroundings, o restoreOptions) error {
 
 func planMany(ctx context.Context, c temporalClient, in workflows.RestoreClaimsInput) (plan workflows.RestoreClaimsResult, err error) {
 	in.Plan = true
-	id := backup.RestoresID(in.Namespace) + "-plan"
+	id := backup.RestoresID(cmp.Or(in.ToNamespace, in.Namespace)) + "-plan"
 	run, err := c.ExecuteWorkflow(ctx, interactiveRun(id, "Plan of a restore"), workflows.RestoreClaimsName, in)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	switch {
@@ -133,7 +134,7 @@ func (m manyClaims) confirm(s surroundings, plan workflows.RestoreClaimsResult) 
 func (o restoreOptions) followMany(ctx context.Context, s surroundings, c temporalClient, in workflows.RestoreClaimsInput) error {
 	signals, stop := s.interrupts()
 	defer stop()
-	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoresID(in.Namespace), "Restore of many claims"), workflows.RestoreClaimsName, in)
+	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoresID(cmp.Or(in.ToNamespace, in.Namespace)), "Restore of many claims"), workflows.RestoreClaimsName, in)
 	var running *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &running) {
 		return exit(exitAlreadyRunning, fmt.Errorf("the same is being restored already (run %s)", running.RunId))

@@ -65,7 +65,7 @@ func TestRestoreManyAsksFirst(t *testing.T) {
 	require.Equal(t, want, f.manyIn[0])
 	want.Plan, want.At = false, &started
 	require.Equal(t, want, f.manyIn[1], "what was planned")
-	require.Equal(t, "restores/shop", f.options.ID)
+	require.Equal(t, "restores/lab", f.options.ID, "each namespace is restored to once at a time")
 	require.Equal(t, interactive, f.options.Priority.PriorityKey)
 }
 

@@ -103,8 +103,8 @@ func ParseRestoredName(name string) (run string, ok bool) {
 // RestoreID is the ID of the workflow that makes a claim of a backup: one for each claim.
 func RestoreID(to Claim) string { return boundedID("restore/" + to.Namespace + "/" + to.Name) }
 
-// RestoresID is the ID of the workflow that restores the claims of a namespace, or of all
-// if that is empty: one for each.
+// RestoresID is the ID of the workflow that restores many claims to a namespace, or each
+// to its own if that is empty: one for each.
 func RestoresID(namespace string) string {
 	if namespace == "" {
 		return "restores"

@@ -74,7 +74,7 @@ func (r *recorder) restores(ctx context.Context) error {
 // manyRestores records the restore of all backups to another namespace.
 func (r *recorder) manyRestores(ctx context.Context) error {
 	again := r.Namespace + "-again"
-	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: backup.RestoresID(r.Namespace), TaskQueue: backup.ControlQueue},
+	run, err := r.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: backup.RestoresID(again), TaskQueue: backup.ControlQueue},
 		workflows.RestoreClaimsName, workflows.RestoreClaimsInput{Namespace: r.Namespace, ToNamespace: again, MakeNamespaces: true, StorageClass: r.Namespace})
 	if err != nil {
 		return err
