@@ -19,6 +19,8 @@ type namespaces interface {
 type CheckRestoresInput struct {
 	// Backups are of claims that are named.
 	Backups []FoundBackup `json:"backups"`
+	// Lacking are claims without a good backup.
+	Lacking []backup.Claim `json:"lacking,omitempty"`
 	// ToNamespace is where the claims are made; empty for that of each backup's claim.
 	ToNamespace string `json:"toNamespace,omitempty"`
 	// Selector leaves only those whose claim exists and has such labels, as
@@ -43,6 +45,8 @@ type CheckedRestores struct {
 	Restores []PlannedRestore `json:"restores,omitempty"`
 	// Missing are the namespaces that are still to be made.
 	Missing []string `json:"missing,omitempty"`
+	// Lacking are those without a good backup that were asked for.
+	Lacking []backup.Claim `json:"lacking,omitempty"`
 }
 
 // CheckRestores looks which claims are there already. It only reads.
@@ -56,14 +60,12 @@ func (c *Control) CheckRestores(ctx context.Context, in CheckRestoresInput) (Che
 		if in.ToNamespace != "" {
 			p.To.Namespace = in.ToNamespace
 		}
-		if in.Selector != "" {
-			chosen, err := lists.of(ctx, c.Namespaces, b.Claim.Namespace, in.Selector)
-			if err != nil {
-				return checked, toFailure(err)
-			}
-			if !slices.Contains(chosen.names, b.Claim.Name) {
-				continue
-			}
+		chosen, err := lists.chosen(ctx, c.Namespaces, b.Claim, in.Selector)
+		if err != nil {
+			return checked, toFailure(err)
+		}
+		if !chosen {
+			continue
 		}
 		there, err := lists.of(ctx, c.Namespaces, p.To.Namespace, "")
 		switch {
@@ -77,6 +79,15 @@ func (c *Control) CheckRestores(ctx context.Context, in CheckRestoresInput) (Che
 			checked.Missing = append(checked.Missing, p.To.Namespace)
 		}
 		checked.Restores = append(checked.Restores, p)
+	}
+	for _, claim := range in.Lacking {
+		chosen, err := lists.chosen(ctx, c.Namespaces, claim, in.Selector)
+		if err != nil {
+			return checked, toFailure(err)
+		}
+		if chosen {
+			checked.Lacking = append(checked.Lacking, claim)
+		}
 	}
 	return checked, nil
 }
@@ -97,6 +108,15 @@ func (l claimLists) of(ctx context.Context, from namespaces, namespace, selector
 		l[key] = list
 	}
 	return list, err
+}
+
+// chosen reports whether the selector leaves a claim.
+func (l claimLists) chosen(ctx context.Context, from namespaces, claim backup.Claim, selector string) (bool, error) {
+	if selector == "" {
+		return true, nil
+	}
+	list, err := l.of(ctx, from, claim.Namespace, selector)
+	return slices.Contains(list.names, claim.Name), err
 }
 
 // MakeNamespaces makes namespaces. Those that are there are left as they are.

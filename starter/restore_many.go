@@ -83,11 +83,13 @@ func restoreMany(ctx context.Context, s surroundings, o restoreOptions) error {
 			return err
 		}
 	}
-	switch plan.Found - plan.Present {
-	case 0:
+	switch missing := plan.Found - plan.Present; {
+	case missing == 0 && plan.Lacking > 0:
+		return exit(exitPartial, errors.New("there is nothing to restore: of what is missing there is no good backup"))
+	case missing == 0:
 		fmt.Fprintln(s.stderr, "There is nothing to restore: all of these claims are there already.")
 		return nil
-	case plan.Against:
+	case missing == plan.Against:
 		return exit(exitUsage, errors.New("none of these claims can be made; the notes of the plan say why. --make-namespaces makes namespaces that are missing"))
 	}
 	if err := o.many.confirm(s, plan); err != nil {

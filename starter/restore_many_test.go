@@ -89,6 +89,12 @@ func TestRestoreManyDoesNothingUnlessAllowed(t *testing.T) {
 	f = manyEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
 	f.planned.Found = 1
 	out = newWorld(f).execute(t, "restore", "--all", "--yes")
+	require.Equal(t, exitPartial, out.code)
+	require.Contains(t, out.stderr, "of what is missing there is no good backup")
+
+	f = manyEnded(t, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	f.planned.Found, f.planned.Lacking = 1, 0
+	out = newWorld(f).execute(t, "restore", "--all", "--yes")
 	require.Zero(t, out.code)
 	require.Contains(t, out.stderr, "nothing to restore")
 	require.Len(t, f.manyIn, 1)

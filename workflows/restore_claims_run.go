@@ -55,15 +55,15 @@ func (r *restores) plan(ctx workflow.Context) (page restoresToStart, err error) 
 	if err := workflow.ExecuteActivity(fctx, upkeep.FindBackups, in).Get(ctx, &found); err != nil {
 		return page, err
 	}
-	for _, claim := range found.Lacking {
-		r.result.Lacking++
-		r.trouble(claim, "skipped", "there is no good backup; `ammonite snapshots "+claim.String()+"` shows what there is")
-	}
 	var checked activities.CheckedRestores
 	cctx := workflow.WithActivityOptions(ctx, apiCall(fmt.Sprintf("%d claims", len(found.Backups))))
 	err = workflow.ExecuteActivity(cctx, control.CheckRestores, activities.CheckRestoresInput{
-		Backups: found.Backups, ToNamespace: r.in.ToNamespace, Selector: r.in.Selector, MakeNamespaces: r.in.MakeNamespaces,
+		Backups: found.Backups, Lacking: found.Lacking, ToNamespace: r.in.ToNamespace, Selector: r.in.Selector, MakeNamespaces: r.in.MakeNamespaces,
 	}).Get(ctx, &checked)
+	for _, claim := range checked.Lacking {
+		r.result.Lacking++
+		r.trouble(claim, "skipped", "there is no good backup; `ammonite snapshots "+claim.String()+"` shows what there is")
+	}
 	if n := len(found.Backups); n > 0 {
 		r.after = found.Backups[n-1].Claim
 	}

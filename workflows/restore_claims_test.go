@@ -145,11 +145,23 @@ func TestRestoreClaimsHandsOnWhatItIsAskedFor(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, result.Succeeded)
 	require.Equal(t, []string{"lab"}, d.made)
+	require.Zero(t, result.Lacking)
 	at := snapshotTime
 	require.Equal(t, workflows.RestoreVolumeInput{
 		Namespace: "shop", Claim: "data-00000", At: &at, Repository: "offsite", ToNamespace: "lab", ToClaim: "data-00000",
 		StorageClass: "fast", Bare: true, AcceptLosses: true, NoVerify: true,
 	}, d.began[0])
+}
+
+// TestRestoreClaimsBySelector also leaves out claims without a good backup.
+func TestRestoreClaimsBySelector(t *testing.T) {
+	d := newDepot(5)
+	d.lacking = []backup.Claim{{Namespace: "shop", Name: "torn"}}
+	result, err := d.run(t, workflows.RestoreClaimsInput{Selector: "app=web"})
+	require.NoError(t, err)
+	require.Equal(t, workflows.OutcomeSucceeded, result.Outcome)
+	require.Len(t, d.began, 1)
+	require.Equal(t, "data-00002", d.began[0].Claim)
 }
 
 func TestRestoreClaimsPlansWithoutDoing(t *testing.T) {
