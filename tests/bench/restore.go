@@ -22,7 +22,7 @@ const (
 
 // restoreFiles compares the restore of many files to a new claim with restic alone, which
 // restores into a filesystem that is there already, mounted in the same way. Both read
-// again what they wrote.
+// again what they wrote, and both have ended when Ceph has stored it.
 func (b *bench) restoreFiles(ctx context.Context) error {
 	size := int64(b.files)*2*smallFile + 1<<30
 	return b.restored(ctx, lab.VolumeSpec{
@@ -42,7 +42,10 @@ func (b *bench) restoreFiles(ctx context.Context) error {
 					return 0, err
 				}
 				defer func() { err = errors.Join(err, unmount()) }()
-				return b.bareRestore(ctx, s, "restore", "--no-cache", "--sparse", "--verify", "--target", root, "--", id+":/data")
+				return timed(func() error {
+					err := b.bareRestore(ctx, s, "restore", "--no-cache", "--sparse", "--verify", "--target", root, "--", id+":/data")
+					return errors.Join(err, b.lab.Command(ctx, "sync", "--file-system", "--", root).Run())
+				})
 			}})
 		if err != nil {
 			return err
@@ -131,12 +134,12 @@ func (b *bench) restore(ctx context.Context, s *system.System, id string, noVeri
 	return took, v.Delete(ctx)
 }
 
-// bareRestore times restic alone on the system's repository.
-func (b *bench) bareRestore(ctx context.Context, s *system.System, args ...string) (time.Duration, error) {
+// bareRestore runs restic alone on the system's repository.
+func (b *bench) bareRestore(ctx context.Context, s *system.System, args ...string) error {
 	cmd := b.lab.Command(ctx, "restic", args...)
 	cmd.Env = append(cmd.Env, "RESTIC_REPOSITORY="+s.Repository)
 	cmd.Stderr = os.Stderr
-	return timed(cmd.Run)
+	return cmd.Run()
 }
 
 // dump writes the disk of a backup to a raw file, as docs/restore-without-ammonite.md has
