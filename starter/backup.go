@@ -140,6 +140,17 @@ func interactiveRun(id, summary string) client.StartWorkflowOptions {
 	}
 }
 
+// startAlone starts a run of which there is one at a time. If there is one already, busy
+// says so.
+func startAlone(ctx context.Context, c temporalClient, id, summary, busy, workflow string, in ...any) (client.WorkflowRun, error) {
+	run, err := c.ExecuteWorkflow(ctx, interactiveRun(id, summary), workflow, in...)
+	var running *serviceerror.WorkflowExecutionAlreadyStarted
+	if errors.As(err, &running) {
+		return nil, exit(exitAlreadyRunning, fmt.Errorf("%s (run %s)", busy, running.RunId))
+	}
+	return run, err
+}
+
 func alreadyRunning(ctx context.Context, c temporalClient, claim backup.Claim, runID string) error {
 	since := ""
 	if d, err := c.DescribeWorkflowExecution(ctx, backup.WorkflowID(claim), runID); err == nil {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -111,11 +110,7 @@ func restoreToClaim(ctx context.Context, s surroundings, o restoreOptions) error
 	// From here on Ctrl-C has to stop what was started.
 	signals, stop := s.interrupts()
 	defer stop()
-	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoreID(in.To()), "Restore to "+in.To().String()), workflows.RestoreVolumeName, in)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) {
-		return exit(exitAlreadyRunning, fmt.Errorf("%s is being restored to already (run %s)", in.To(), running.RunId))
-	}
+	run, err := startAlone(ctx, c, backup.RestoreID(in.To()), "Restore to "+in.To().String(), in.To().String()+" is being restored to already", workflows.RestoreVolumeName, in)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 
 	"github.com/ammonite-backup/ammonite/activities"
 	"github.com/ammonite-backup/ammonite/internal/backup"
@@ -103,12 +102,8 @@ func restoreMany(ctx context.Context, s surroundings, o restoreOptions) error {
 func planMany(ctx context.Context, c temporalClient, in workflows.RestoreClaimsInput) (plan workflows.RestoreClaimsResult, err error) {
 	in.Plan = true
 	id := backup.RestoresID(cmp.Or(in.ToNamespace, in.Namespace)) + "-plan"
-	run, err := c.ExecuteWorkflow(ctx, interactiveRun(id, "Plan of a restore"), workflows.RestoreClaimsName, in)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	switch {
-	case errors.As(err, &running):
-		return plan, exit(exitAlreadyRunning, fmt.Errorf("somebody else plans the same just now (run %s)", running.RunId))
-	case err != nil:
+	run, err := startAlone(ctx, c, id, "Plan of a restore", "somebody else plans the same just now", workflows.RestoreClaimsName, in)
+	if err != nil {
 		return plan, err
 	}
 	return plan, run.Get(ctx, &plan)
@@ -136,11 +131,8 @@ func (m manyClaims) confirm(s surroundings, plan workflows.RestoreClaimsResult) 
 func (o restoreOptions) followMany(ctx context.Context, s surroundings, c temporalClient, in workflows.RestoreClaimsInput) error {
 	signals, stop := s.interrupts()
 	defer stop()
-	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoresID(cmp.Or(in.ToNamespace, in.Namespace)), "Restore of many claims"), workflows.RestoreClaimsName, in)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) {
-		return exit(exitAlreadyRunning, fmt.Errorf("the same is being restored already (run %s)", running.RunId))
-	}
+	id := backup.RestoresID(cmp.Or(in.ToNamespace, in.Namespace))
+	run, err := startAlone(ctx, c, id, "Restore of many claims", "the same is being restored already", workflows.RestoreClaimsName, in)
 	if err != nil {
 		return err
 	}

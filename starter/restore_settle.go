@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
 
 	"github.com/ammonite-backup/ammonite/internal/backup"
 	"github.com/ammonite-backup/ammonite/workflows"
@@ -40,11 +39,7 @@ func settleRestore(ctx context.Context, s surroundings, o restoreOptions) error 
 	if o.undo {
 		what = "Undo the restore of "
 	}
-	run, err := c.ExecuteWorkflow(ctx, interactiveRun(backup.RestoreID(claim), what+claim.String()), workflows.SettleRestoreName, in)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) {
-		return exit(exitAlreadyRunning, fmt.Errorf("%s is being restored (run %s)", claim, running.RunId))
-	}
+	run, err := startAlone(ctx, c, backup.RestoreID(claim), what+claim.String(), claim.String()+" is being restored", workflows.SettleRestoreName, in)
 	if err != nil {
 		return err
 	}

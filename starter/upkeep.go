@@ -7,9 +7,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/ammonite-backup/ammonite/activities"
@@ -30,17 +27,7 @@ func runChore(ctx context.Context, c temporalClient, what chore, in, result any)
 	if in != nil {
 		args = []any{in}
 	}
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: what.id, TaskQueue: backup.ControlQueue,
-		WorkflowExecutionErrorWhenAlreadyStarted: true,
-		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-		StaticSummary:                            what.summary,
-		Priority:                                 temporal.Priority{PriorityKey: interactive},
-	}, what.workflow, args...)
-	var running *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &running) {
-		return exit(exitAlreadyRunning, fmt.Errorf("%s that was started by hand goes on already (run %s)", what.name, running.RunId))
-	}
+	run, err := startAlone(ctx, c, what.id, what.summary, what.name+" that was started by hand goes on already", what.workflow, args...)
 	if err != nil {
 		return err
 	}
