@@ -266,6 +266,44 @@ func TestFindBackupLooksEverywhere(t *testing.T) {
 	require.Equal(t, "bbbbbbbb1", found.ID)
 }
 
+// vacant stands for Kubernetes and Ceph, in which everything can be made.
+type vacant struct {
+	targets
+	Ceph
+	asked backup.TargetRequest
+}
+
+func (v *vacant) Target(_ context.Context, q backup.TargetRequest) (backup.Target, uint64, error) {
+	v.asked = q
+	return backup.Target{Claim: q.To}, q.Was.SizeBytes, nil
+}
+
+func (v *vacant) CheckTarget(context.Context, backup.Target) error { return nil }
+
+// TestAnUnreadableManifestKeepsNobodyFromRestoring has the tag changed by somebody.
+func TestAnUnreadableManifestKeepsNobodyFromRestoring(t *testing.T) {
+	v := &vacant{}
+	c := &Control{Targets: v, Ceph: func(string) (Ceph, error) { return v, nil }}
+	plan := func(manifest string) (p RestorePlan) {
+		value, err := call{}.run(t, c.PlanRestore, PlanRestoreInput{
+			Backup: FoundBackup{Kind: backup.KindRBDFilesystem, Files: 1, Bytes: 1, Manifest: manifest}, To: backup.Claim{Namespace: "shop", Name: "again"},
+		})
+		require.NoError(t, err)
+		require.NoError(t, value.Get(&p))
+		return p
+	}
+	was := backup.Manifest{StorageClass: "fast", SizeBytes: 5 << 30}
+	p := plan(was.Pack())
+	require.Equal(t, was, v.asked.Was)
+	require.Equal(t, uint64(5<<30), p.Target.SizeBytes)
+	require.Empty(t, p.Notes)
+	p = plan("not what Ammonite wrote")
+	require.Zero(t, v.asked.Was)
+	require.Equal(t, backup.RoomFor(1, 1), p.Target.SizeBytes)
+	require.Len(t, p.Notes, 1)
+	require.Contains(t, p.Notes[0], "cannot be read")
+}
+
 func TestSizeOfARestoredVolume(t *testing.T) {
 	const gib = 1 << 30
 	files := FoundBackup{Kind: backup.KindRBDFilesystem, Files: 1000, Bytes: 3 * gib}

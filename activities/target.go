@@ -42,6 +42,8 @@ type PlanRestoreInput struct {
 type RestorePlan struct {
 	Target           backup.Target `json:"target"`
 	HeartbeatTimeout time.Duration `json:"heartbeatTimeout"`
+	// Notes say what a person should know.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // PlanRestore decides what volume a restore makes. It only reads.
@@ -52,9 +54,10 @@ type RestorePlan struct {
 func (c *Control) PlanRestore(ctx context.Context, in PlanRestoreInput) (RestorePlan, error) {
 	ctx, done := uninterrupted(ctx)
 	defer done()
+	var plan RestorePlan
 	manifest, err := backup.UnpackManifest(in.Backup.Manifest)
 	if err != nil {
-		return RestorePlan{}, toFailure(err)
+		plan.Notes = append(plan.Notes, "what the claim was is not known: "+err.Error())
 	}
 	t, sizeOfSource, err := c.Targets.Target(ctx, backup.TargetRequest{
 		Run: in.Run, From: in.Backup.Claim, Was: manifest, To: in.To, Class: in.StorageClass, Block: in.Backup.Kind == backup.KindRBDBlock, Bare: in.Bare,
@@ -68,7 +71,8 @@ func (c *Control) PlanRestore(ctx context.Context, in PlanRestoreInput) (Restore
 	if t.SizeBytes, err = sizeOf(in, sizeOfSource); err != nil {
 		return RestorePlan{}, toFailure(err)
 	}
-	return RestorePlan{Target: t, HeartbeatTimeout: c.HeartbeatTimeout}, nil
+	plan.Target, plan.HeartbeatTimeout = t, c.HeartbeatTimeout
+	return plan, nil
 }
 
 // checkTarget asks Ceph, as whoever is going to make the target.

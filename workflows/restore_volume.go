@@ -218,6 +218,9 @@ func (r *restoreRun) decide(ctx workflow.Context) error {
 	if err := workflow.ExecuteActivity(ctx, control.PlanRestore, in).Get(ctx, &r.plan); err != nil {
 		return err
 	}
+	for _, note := range r.plan.Notes {
+		r.note(ctx, note)
+	}
 	r.result.Target = r.plan.Target
 	r.report.target(r.result.Backup, r.plan.Target)
 	return nil

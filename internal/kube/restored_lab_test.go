@@ -248,6 +248,8 @@ func TestTargetIsAsItsSourceWas(t *testing.T) {
 		return backup.ClassOf(err) == backup.VolumeGone
 	}, time.Minute, 50*time.Millisecond, "%v", err)
 	require.Equal(t, []string{"ReadWriteOnce"}, was.AccessModes)
+	was.Annotations["pv.kubernetes.io/bind-completed"] = "yes"
+	was.Annotations[prefix+"last-backup"] = "2026-01-01T00:00:00Z"
 	q.Bare, q.Was = false, was
 	target, size, err = s.Target(t.Context(), q)
 	require.NoError(t, err)

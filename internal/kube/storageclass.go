@@ -41,6 +41,8 @@ func (c *Client) Target(ctx context.Context, q backup.TargetRequest) (t backup.T
 		}
 	}
 	was := q.Was
+	// Whoever writes to the repository may have written it.
+	was.Annotations = c.carried(was.Annotations)
 	if source != nil {
 		was = c.manifest(source)
 	}
